@@ -62,6 +62,6 @@ impl Dequantize {
             );
         }
         let receipt = save(&checkpoint, request, KnownScales::new(), self.save.verify, &self.work)?;
-        receipt::print(&receipt, None, false, self.output.json, thresholds)
+        receipt::print(&receipt, None, None, self.output.json, thresholds)
     }
 }

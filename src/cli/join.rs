@@ -83,7 +83,7 @@ impl Join {
             }
             None => None,
         };
-        receipt::print(&receipt, checked.as_ref(), false, self.output.json, thresholds)?;
+        receipt::print(&receipt, checked.as_ref(), None, self.output.json, thresholds)?;
         match checked.filter(|checked| !checked.loads()) {
             None => Ok(()),
             Some(checked) => Err(Error::WontLoad { path: receipt.out, verdict: checked.verdict() }),

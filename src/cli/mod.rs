@@ -6,6 +6,7 @@
 
 mod activations;
 mod analyze;
+mod budget_choices;
 mod calibrate;
 mod check;
 mod command_line;

@@ -1,6 +1,7 @@
 //! `quantize`: writes the checkpoint with the selected tensors as int8.
 
 use super::activations::{ACTIVATION_SCHEMES, ActivationArgs, ActivationScheme, Outputs};
+use super::budget_choices::{BudgetChoices, gguf_schemes, reserve, schemes_with_mix};
 use super::dry_run;
 use super::error::Error;
 use super::listing::refusal;
@@ -17,8 +18,9 @@ use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, LoadCheck, OutputFormat, Request, SaveError, Task, WeightLayout};
 use crate::job::cache::Cache;
-use crate::plan::budget::{self, Curve};
-use crate::plan::gguf_mix::GgufMix;
+use crate::plan::budget::{self, Choice, Curve};
+use crate::plan::gguf_baseline::MixPoint;
+use crate::plan::gguf_mix::{GgufMix, becomes_f16};
 use crate::plan::rules::{Reason, TargetRules};
 use crate::plan::target::Target;
 use crate::plan::{
@@ -30,7 +32,7 @@ use crate::quantization::{
     AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, QuantizationScheme, Quantizer,
     Rounding, Thresholds,
 };
-use crate::tensor::{FloatType, TensorId};
+use crate::tensor::{BlockType, FloatType, TensorId};
 use crate::text::figures::counted;
 use crate::text::names;
 use crate::text::size::SizeLimit;
@@ -60,7 +62,9 @@ pub struct Quantize {
     #[command(flatten, next_help_heading = "Quantization")]
     rounding: RoundingArgs,
     /// Choose the schemes with the least error such that all tensors together take at most SIZE:
-    /// 60MB, 1.5GiB, 50% of the model, or 4.5bpw (bits per weight). The error is that of the layers' outputs if
+    /// 60MB, 1.5GiB, 50% of the model, 4.5bpw (bits per weight), or fits:24GB: what a memory of
+    /// that size holds beside a tenth of it in reserve for the context and buffers
+    /// (fits:24GB-4GB: beside 4 GB). The error is that of the layers' outputs if
     /// --activations are given, otherwise that of the weights
     #[arg(long, value_name = "SIZE", help_heading = "Budget")]
     max_bytes: Option<SizeLimit>,
@@ -104,6 +108,8 @@ struct Planned {
     known: KnownScales,
     /// Tensors that were left out, with the reason.
     warnings: Vec<String>,
+    /// llama.cpp's mixes beside the budget's curve, for a dry run.
+    mixes: Vec<MixPoint>,
 }
 
 /// The scales of tensors with a single scale, from the outcomes of the plan.
@@ -159,6 +165,14 @@ fn divides_rows(
     })
 }
 
+/// Marks the tensors that llama.cpp stores as F16 since no block divides their rows.
+fn mark_f16(checkpoint: &Checkpoint, tensors: &[TensorId], plan: &mut Plan) {
+    let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(BlockType::Q8_0));
+    for &id in tensors.iter().filter(|&&id| becomes_f16(checkpoint, id)) {
+        plan.mark(id, Quantizer { calibration, scheme });
+    }
+}
+
 /// Whether what was saved will load in the target's loaders.
 fn check_saved(out: &Path, target: &Target) -> Result<LoadCheck, Error> {
     let saved = Checkpoint::open(out)?;
@@ -180,7 +194,7 @@ impl Quantize {
         if self.partition.partition.is_some() {
             self.check_partition(&importance)?;
         }
-        let Planned { mut plan, known, mut warnings } = match recipe {
+        let Planned { mut plan, known, mut warnings, mixes } = match recipe {
             Some(plan) => Planned { plan, ..Planned::default() },
             None => {
                 let selection = self.selection.selection();
@@ -239,7 +253,8 @@ impl Quantize {
             true => None,
             false => Some(check_saved(&receipt.out, &target)?),
         };
-        receipt::print(&receipt, checked.as_ref(), self.dry_run, self.output.json, thresholds)?;
+        let predicted = self.dry_run.then_some(mixes.as_slice());
+        receipt::print(&receipt, checked.as_ref(), predicted, self.output.json, thresholds)?;
         match checked.filter(|checked| !checked.loads()) {
             None => Ok(()),
             Some(checked) => Err(Error::WontLoad { path: receipt.out, verdict: checked.verdict() }),
@@ -404,46 +419,27 @@ impl Quantize {
     ) -> Result<Planned, Error> {
         if let Some(mix) = self.target.mix() {
             let plan = self.mix(checkpoint, mix, &selection.matching(checkpoint)?, importance)?;
-            return Ok(Planned { plan, ..Planned::default() });
+            let mixes = match self.dry_run {
+                true => self.compare_mix(checkpoint, mix, rules, importance)?,
+                false => Vec::new(),
+            };
+            return Ok(Planned { plan, mixes, ..Planned::default() });
         }
         let tensors = selection.resolve_for(checkpoint, rules)?;
         let mut warnings = left_out(checkpoint, rules, selection)?;
-        let schemes = self.schemes(checkpoint, format, &tensors);
+        let schemes = self.schemes(checkpoint, format, &tensors, importance);
         let (tensors, mut refused) =
             self.without_undivided(checkpoint, format, &schemes, tensors, &mut warnings)?;
-        let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
         if self.partition.partition.is_some() {
             return self.headers_plan(checkpoint, &tensors, &schemes);
         }
-        let quantizers = schemes.into_iter().map(quantizer).collect();
-        let spec = AnalysisSpec {
-            errors: match self.has_budget() {
-                true => ErrorDetail::Full,
-                false => ErrorDetail::None,
-            },
-            scale_storage: format.scale_storage(),
-            importance: importance.clone(),
-            ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
+        let errors = match self.has_budget() {
+            true => ErrorDetail::Full,
+            false => ErrorDetail::None,
         };
-        // Results are cached, so that the same command does not fetch these tensors again.
-        let cache = checkpoint.is_remote().then(Cache::of_user).flatten();
-        let scan = Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, cache)?;
+        let measured = self.measure(checkpoint, format, tensors, schemes, errors, importance)?;
         let mut outcomes = Vec::new();
-        for found in scan {
-            let (id, found) = found?;
-            let Some(analysis) = found.transpose()? else { continue };
-            let mut found = analysis.outcomes;
-            // Schemes that do not fit the shape are not offered.
-            if found.iter().any(|outcome| outcome.result.is_ok()) {
-                found.retain(|outcome| {
-                    let fits_not = matches!(
-                        outcome.result,
-                        Err(NotQuantizable::DoesNotFit { .. }
-                            | NotQuantizable::SchemeDoesNotFit { .. })
-                    );
-                    !fits_not
-                });
-            }
+        for (id, found) in measured {
             match found.iter().find_map(|outcome| outcome.result.as_ref().err()) {
                 Some(why) => {
                     let refusal = refusal(checkpoint, id, why);
@@ -458,18 +454,90 @@ impl Quantize {
         }
         outcomes.sort_by_key(|(id, _)| *id);
         self.keep_units_whole(checkpoint, rules, &refused, &mut outcomes, &mut warnings);
-        let plan = if self.has_budget() {
-            self.within_budget(checkpoint, format, rules, &outcomes)?
+        let (mut plan, mixes) = if self.has_budget() {
+            let choices = self.choices(checkpoint, format, rules, &outcomes)?;
+            warnings.extend(self.max_bytes.and_then(reserve));
+            let mixes = match format {
+                OutputFormat::Gguf => choices.mix_points(checkpoint, importance),
+                _ => Vec::new(),
+            };
+            (self.choose(checkpoint, &choices)?, mixes)
         } else {
-            self.uniform(&outcomes)
+            (self.uniform(&outcomes), Vec::new())
         };
         if plan.is_empty() {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
+        if format == OutputFormat::Gguf {
+            mark_f16(checkpoint, &refused, &mut plan);
+        }
         warnings.extend(self.describe_learned(checkpoint, &plan));
         let known = scales(&plan, &outcomes);
-        Ok(Planned { plan, known, warnings })
+        Ok(Planned { plan, known, warnings, mixes })
+    }
+
+    /// Measures tensors with several schemes. Of several, those that do not fit a tensor's shape
+    /// are left out.
+    fn measure(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        format: OutputFormat,
+        tensors: Vec<TensorId>,
+        schemes: Vec<QuantizationScheme>,
+        errors: ErrorDetail,
+        importance: &Importance,
+    ) -> Result<Vec<(TensorId, Vec<Outcome>)>, Error> {
+        let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
+        let quantizers = schemes.into_iter().map(quantizer).collect();
+        let spec = AnalysisSpec {
+            errors,
+            scale_storage: format.scale_storage(),
+            importance: importance.clone(),
+            ..AnalysisSpec::scales(quantizers, self.rounding.rounding)
+        };
+        // Results are cached, so that the same command does not fetch these tensors again.
+        let cache = checkpoint.is_remote().then(Cache::of_user).flatten();
+        let mut measured = Vec::new();
+        for found in Scan::start(checkpoint, tensors, spec, "calibrating", &self.work, cache)? {
+            let (id, found) = found?;
+            let Some(analysis) = found.transpose()? else { continue };
+            let mut found = analysis.outcomes;
+            if found.iter().any(|outcome| outcome.result.is_ok()) {
+                found.retain(|outcome| {
+                    let misfit = matches!(
+                        outcome.result,
+                        Err(NotQuantizable::DoesNotFit { .. }
+                            | NotQuantizable::SchemeDoesNotFit { .. })
+                    );
+                    !misfit
+                });
+            }
+            measured.push((id, found));
+        }
+        Ok(measured)
+    }
+
+    /// The mix beside the curve of all types that a budget chooses from.
+    fn compare_mix(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        mix: GgufMix,
+        rules: &TargetRules,
+        importance: &Importance,
+    ) -> Result<Vec<MixPoint>, Error> {
+        let (format, detail) = (OutputFormat::Gguf, ErrorDetail::Full);
+        let by_default = |id: &TensorId| rules.reason(checkpoint, *id).is_none();
+        let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
+        let schemes = schemes_with_mix(checkpoint, mix, importance);
+        let mut outcomes =
+            self.measure(checkpoint, format, tensors, schemes, detail, importance)?;
+        outcomes.retain(|(_, found)| found.iter().all(|outcome| outcome.result.is_ok()));
+        outcomes.sort_by_key(|(id, _)| *id);
+        let choices = self.choices(checkpoint, format, rules, &outcomes)?;
+        let mut points = choices.mix_points(checkpoint, importance);
+        points.retain(|point| point.mix == mix);
+        Ok(points)
     }
 
     /// The tensors that can have one of the schemes, and those that cannot, which are left in
@@ -489,12 +557,17 @@ impl Quantize {
             all?.into_iter().next()
         };
         let selection = self.selection.selection();
-        let (mut fit, mut refused, mut first) = (Vec::new(), Vec::new(), None);
+        let (mut fit, mut refused, mut halves, mut first) =
+            (Vec::new(), Vec::new(), Vec::new(), None);
         for id in tensors {
             let Some(why) = obstacle(id) else {
                 fit.push(id);
                 continue;
             };
+            if format == OutputFormat::Gguf && becomes_f16(checkpoint, id) {
+                halves.push(id);
+                continue;
+            }
             let name = &checkpoint.tensor(id).name;
             if selection.names(name) {
                 let why = format!("tensor '{}' cannot be quantized so: {why}", name.escape_debug());
@@ -511,6 +584,7 @@ impl Quantize {
                 n => format!("{n} tensors were left in float, the first '{name}': {why}"),
             }
         }));
+        refused.extend(halves);
         Ok((fit, refused))
     }
 
@@ -547,6 +621,7 @@ impl Quantize {
         checkpoint: &Checkpoint,
         format: OutputFormat,
         tensors: &[TensorId],
+        importance: &Importance,
     ) -> Vec<QuantizationScheme> {
         let named = self.target.schemes();
         if !named.is_empty() {
@@ -554,6 +629,7 @@ impl Quantize {
         }
         match (self.target.shared_scheme(), format) {
             (Some(scheme), _) => vec![scheme],
+            (None, OutputFormat::Gguf) if self.has_budget() => gguf_schemes(importance),
             (None, _) if self.has_budget() && !format.container().has_one_scheme() => {
                 let mut schemes = format.container().schemes();
                 if let OutputFormat::Burn(layout) = format {
@@ -597,6 +673,7 @@ impl Quantize {
             let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(block));
             plan.mark(id, Quantizer { calibration, scheme });
         }
+        mark_f16(checkpoint, tensors, &mut plan);
         match plan.is_empty() {
             true => {
                 let path = checkpoint.path().to_owned();
@@ -656,13 +733,14 @@ impl Quantize {
         Ok(Some(found))
     }
 
-    fn within_budget(
+    /// What the budget chooses from.
+    fn choices(
         &self,
         checkpoint: &Arc<Checkpoint>,
         format: OutputFormat,
         rules: &TargetRules,
         outcomes: &[(TensorId, Vec<Outcome>)],
-    ) -> Result<Plan, Error> {
+    ) -> Result<BudgetChoices, Error> {
         let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
         let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
         let outputs = self.outputs(checkpoint, outcomes)?;
@@ -671,28 +749,28 @@ impl Quantize {
             (OutputFormat::Int8, ActivationScheme::Static) => ActivationMode::Static,
             _ => ActivationMode::Weights,
         };
-        let by_id: HashMap<TensorId, &[Outcome]> =
-            outcomes.iter().map(|(id, outcomes)| (*id, outcomes.as_slice())).collect();
-        let options = |id: &TensorId| {
+        let options = |(id, outcomes): &(TensorId, Vec<Outcome>)| {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, mode);
-            let outcomes = by_id.get(id).copied().unwrap_or_default();
             let tensor = checkpoint.tensor(*id);
             let float = tensor.dtype.float().unwrap_or(FloatType::F32);
             let scale_bytes = format.scale_storage().scale_bytes(float);
-            budget::options(
-                tensor,
-                outcomes,
-                self.min_sqnr.map(|least| least.0),
-                scale_bytes,
-                output,
-            )
+            let least = self.min_sqnr.map(|least| least.0);
+            (*id, budget::options(tensor, outcomes, least, scale_bytes, output))
         };
+        let options: HashMap<TensorId, Vec<Choice>> = outcomes.iter().map(options).collect();
         let units = rules.units().grouped(outcomes.iter().map(|(id, _)| *id)).into_iter();
         let units = units.map(|unit| {
-            let shared = budget::shared_options(unit.iter().map(options).collect());
+            let each = unit.iter().map(|id| options.get(id).cloned().unwrap_or_default());
+            let shared = budget::shared_options(each.collect());
             (unit, shared)
         });
         let curve = Curve::of_units(fixed, units);
+        Ok(BudgetChoices { curve, fixed, options })
+    }
+
+    /// The plan of the point that the budget allows.
+    fn choose(&self, checkpoint: &Checkpoint, choices: &BudgetChoices) -> Result<Plan, Error> {
+        let BudgetChoices { curve, fixed, .. } = choices;
         let smallest = curve.points().len() - 1;
         let now = checkpoint.total_bytes();
         let wanted = self.max_bytes.map(|limit| limit.bytes(now, checkpoint.parameters()));
@@ -704,7 +782,7 @@ impl Quantize {
             Some(wanted) => curve.within(wanted).ok_or_else(|| Error::Budget {
                 path: checkpoint.path().to_owned(),
                 wanted,
-                smallest: curve.points().last().map_or(fixed, |point| point.bytes),
+                smallest: curve.points().last().map_or(*fixed, |point| point.bytes),
             })?,
         };
         let plan = curve.plan(point, self.rounding.rounding);

@@ -5,18 +5,19 @@ use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Column, Table};
 use crate::export::{Finding, LoadCheck, Receipt, VerifiedAgainst};
+use crate::plan::gguf_baseline::MixPoint;
 use crate::quantization::Thresholds;
 use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Prints a receipt. `predicted` is set for a dry run: nothing was written, and the errors are
-/// those that a save would have. `checked` says whether the output will load.
+/// Prints a receipt. `predicted` is set for a dry run: nothing was written, the errors are those
+/// that a save would have, and it has mixes of llama.cpp to compare with. `checked` says whether the output will load.
 pub(super) fn print(
     receipt: &Receipt,
     checked: Option<&LoadCheck>,
-    predicted: bool,
+    predicted: Option<&[MixPoint]>,
     json: bool,
     thresholds: &Thresholds,
 ) -> Result<(), Error> {
@@ -37,7 +38,7 @@ fn table(
     out: &mut Output,
     receipt: &Receipt,
     checked: Option<&LoadCheck>,
-    predicted: bool,
+    predicted: Option<&[MixPoint]>,
     thresholds: &Thresholds,
 ) -> io::Result<()> {
     let mut quantized: Vec<_> = receipt.quantized.iter().collect();
@@ -74,7 +75,8 @@ fn table(
         0 => String::new(),
         n => format!(" and {n} copied beside the weights"),
     };
-    let wrote = if predicted { "dry run, nothing written: would write" } else { "wrote" };
+    let is_predicted = predicted.is_some();
+    let wrote = if is_predicted { "dry run, nothing written: would write" } else { "wrote" };
     writeln!(out, "{wrote} {} ({files}{copied})", names::visible(&path))?;
     writeln!(
         out,
@@ -86,7 +88,7 @@ fn table(
         let (db, name) =
             (figures::rated(worst.on_disk.sqnr_db, thresholds), names::visible(&worst.tensor));
         let measured = match receipt.against {
-            _ if predicted => "predicted",
+            _ if is_predicted => "predicted",
             VerifiedAgainst::Source => "reopened and measured from the file",
             VerifiedAgainst::Digests => "measured as it was written, and the file compared with it",
         };
@@ -95,6 +97,9 @@ fn table(
     if receipt.resumed > 0 {
         let resumed = figures::bytes(receipt.resumed);
         writeln!(out, "resumed an earlier save, which had finished {resumed}")?;
+    }
+    for mix in predicted.unwrap_or_default() {
+        writeln!(out, "mix {mix}")?;
     }
     for warning in &receipt.warnings {
         writeln!(out, "warning: {}", names::visible(warning))?;
@@ -129,6 +134,19 @@ struct Document<'a> {
     /// Present only for a dry run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
+    /// llama.cpp's mixes beside the curve of the types; only for a dry run of a GGUF.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mixes: Vec<Mix>,
+}
+
+/// A mix of llama.cpp.
+#[derive(Serialize)]
+struct Mix {
+    name: String,
+    /// Of all tensors.
+    bytes: u64,
+    /// The error over the least at that size.
+    error_over_optimum: Option<f64>,
 }
 
 fn is_zero(&number: &u64) -> bool {
@@ -145,7 +163,16 @@ pub(super) struct Quantized<'a> {
 }
 
 impl<'a> Document<'a> {
-    fn of(receipt: &'a Receipt, checked: Option<&'a LoadCheck>, predicted: bool) -> Self {
+    fn of(
+        receipt: &'a Receipt,
+        checked: Option<&'a LoadCheck>,
+        predicted: Option<&[MixPoint]>,
+    ) -> Self {
+        let mixes = predicted.unwrap_or_default().iter().map(|found| Mix {
+            name: found.mix.to_string(),
+            bytes: found.point.bytes,
+            error_over_optimum: found.over_optimum,
+        });
         let quantized = receipt.quantized.iter().map(|one| Quantized {
             name: &one.tensor,
             scheme: one.scheme.clone(),
@@ -164,7 +191,8 @@ impl<'a> Document<'a> {
             bytes_resumed: receipt.resumed,
             warnings: &receipt.warnings,
             check: checked.map(Checked::of),
-            dry_run: predicted,
+            dry_run: predicted.is_some(),
+            mixes: mixes.collect(),
         }
     }
 }

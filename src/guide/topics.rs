@@ -40,6 +40,7 @@ topics![
     selection,
     loaders,
     formats,
+    gguf,
     remote,
     distributed,
     numerics,

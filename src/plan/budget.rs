@@ -162,6 +162,17 @@ impl Curve {
         (at < self.points.len()).then_some(at)
     }
 
+    /// Returns the least error at a size: that of the point of this size, or between the two
+    /// points around it. `None` if no point is so small.
+    pub fn least_error(&self, bytes: u64) -> Option<f64> {
+        let at = self.within(bytes)?;
+        let point = self.points.get(at)?;
+        let larger = at.checked_sub(1).and_then(|before| self.points.get(before));
+        let Some(larger) = larger else { return Some(point.error) };
+        let share = (bytes - point.bytes) as f64 / (larger.bytes - point.bytes).max(1) as f64;
+        Some(point.error + share * (larger.error - point.error))
+    }
+
     /// Returns the plan of a point.
     pub fn plan(&self, point: usize, rounding: Rounding) -> Plan {
         let mut plan = Plan::new(rounding);
@@ -281,6 +292,7 @@ mod tests {
                 prop_assert_eq!(sum.bytes, point.bytes);
                 prop_assert!((sum.error - point.error).abs() < 1e-9);
                 prop_assert_eq!(curve.within(point.bytes), Some(i));
+                prop_assert_eq!(curve.least_error(point.bytes), Some(point.error));
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use crate::checkpoint::{Checkpoint, Content};
 use crate::plan::rules::kept_part;
-use crate::tensor::{BlockType, Shape, TensorId};
+use crate::tensor::{BlockType, FloatType, Shape, TensorId};
 use std::fmt;
 use std::str::FromStr;
 
@@ -271,6 +271,16 @@ impl GgufMix {
         types.sort_by_key(|&(id, _)| id);
         types
     }
+}
+
+/// Whether llama.cpp stores a tensor of floats as F16 when it quantizes a file: one whose rows no
+/// block divides, unless it is F16 already.
+pub(crate) fn becomes_f16(checkpoint: &Checkpoint, id: TensorId) -> bool {
+    let tensor = checkpoint.tensor(id);
+    let divided = BlockType::Q8_0.fitting(tensor.shape.row_len()).is_some();
+    let is_other_float = tensor.dtype.float().is_some_and(|float| float != FloatType::F16);
+    let is_plain = matches!(checkpoint.content(id), Content::Plain(_));
+    !divided && is_other_float && is_plain && is_quantized(&tensor.name, &tensor.shape)
 }
 
 /// The rules of a mix on one model; tensors must be asked for in the order of layers.

@@ -8,6 +8,7 @@ mod budget_goal;
 mod choices;
 mod defaults;
 mod eligibility;
+pub mod gguf_baseline;
 pub mod gguf_mix;
 mod history;
 mod inputs;
@@ -27,7 +28,7 @@ pub use inputs::{InputQuantization, observed_input_scales};
 pub use mark_preset::MarkPreset;
 pub use marks::{Plan, Totals};
 pub use recipe::RecipeError;
-pub use schemes::PRESET_SCHEMES;
+pub use schemes::{IMPORTANCE_SCHEMES, PRESET_SCHEMES};
 pub use selection::{Selection, SelectionError};
 
 pub(crate) use schemes::{can_be_saved, dividing_block};

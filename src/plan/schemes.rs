@@ -1,7 +1,7 @@
 //! The schemes that can be saved.
 
 use crate::quantization::{Preset, QuantizationScheme};
-use crate::tensor::Shape;
+use crate::tensor::{BlockType, Shape};
 
 /// The schemes that a budget chooses from in a format that holds any scheme, smallest first.
 pub const SCHEMES: [QuantizationScheme; 5] = [
@@ -21,6 +21,16 @@ pub const PRESET_SCHEMES: [QuantizationScheme; 7] = [
     QuantizationScheme::Preset(Preset::Fp8Block),
     QuantizationScheme::Preset(Preset::Fp8Dynamic),
     QuantizationScheme::Preset(Preset::Mxfp8A16),
+];
+
+/// The block types of ggml that a budget chooses from where importance is known, besides the
+/// others of GGUF: llama.cpp refuses them without.
+pub const IMPORTANCE_SCHEMES: [QuantizationScheme; 5] = [
+    QuantizationScheme::Ggml(BlockType::IQ1_S),
+    QuantizationScheme::Ggml(BlockType::IQ2_XXS),
+    QuantizationScheme::Ggml(BlockType::IQ2_XS),
+    QuantizationScheme::Ggml(BlockType::IQ2_S),
+    QuantizationScheme::Ggml(BlockType::IQ3_XXS),
 ];
 
 /// Returns whether a preset can be written. The int8 presets cannot: int8 is written with scales

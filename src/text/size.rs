@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-/// A limit on the size of a checkpoint: `60MB`, `1.5GiB`, `50%`, `4.5bpw` or a number of bytes.
+/// A limit on the size of a checkpoint: `60MB`, `1.5GiB`, `50%`, `4.5bpw`, `fits:24GB` or a
+/// number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SizeLimit {
     /// A number of bytes.
@@ -11,7 +12,17 @@ pub enum SizeLimit {
     Share(f64),
     /// Bits per parameter of the checkpoint, scales included.
     BitsPerWeight(f64),
+    /// The room in a memory beside a reserve for the context and for buffers.
+    Memory {
+        /// The size of the memory.
+        bytes: u64,
+        /// The bytes that are kept free.
+        reserve: u64,
+    },
 }
+
+/// The share of a memory that is kept in reserve unless the user says how much.
+const RESERVE: f64 = 0.1;
 
 impl SizeLimit {
     /// The limit in bytes for a checkpoint of `total` bytes and this many parameters.
@@ -20,6 +31,7 @@ impl SizeLimit {
             SizeLimit::Bytes(bytes) => bytes,
             SizeLimit::Share(share) => (total as f64 * share) as u64,
             SizeLimit::BitsPerWeight(bits) => (parameters as f64 * bits / 8.0) as u64,
+            SizeLimit::Memory { bytes, reserve } => bytes.saturating_sub(reserve),
         }
     }
 }
@@ -49,9 +61,26 @@ impl FromStr for SizeLimit {
         let wrong = || {
             let text = text.escape_debug();
             format!(
-                "invalid size '{text}': expected a number of bytes, 4.5bpw, 60MB, 1.5GiB or 50%"
+                "invalid size '{text}': expected a number of bytes, 4.5bpw, 60MB, 1.5GiB, 50% or fits:24GB"
             )
         };
+        if let Some(memory) = text.trim().strip_prefix("fits:") {
+            let (memory, reserve) = match memory.split_once('-') {
+                Some((memory, reserve)) => (memory, Some(reserve)),
+                None => (memory, None),
+            };
+            let bytes = |text: &str| match text.parse() {
+                Ok(SizeLimit::Bytes(bytes)) => Ok(bytes),
+                _ => Err(wrong()),
+            };
+            let memory = bytes(memory)?;
+            let usual = || Ok((memory as f64 * RESERVE) as u64);
+            let reserve = reserve.map_or_else(usual, bytes)?;
+            return match reserve < memory {
+                true => Ok(SizeLimit::Memory { bytes: memory, reserve }),
+                false => Err(wrong()),
+            };
+        }
         let trimmed = text.trim();
         let digits =
             trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%' || c == ' ');
@@ -92,7 +121,13 @@ mod tests {
         }
         assert_eq!("50%".parse::<SizeLimit>().map(|limit| limit.bytes(1001, 0)), Ok(500));
         assert_eq!("4.5bpw".parse::<SizeLimit>().map(|limit| limit.bytes(0, 1000)), Ok(562));
-        for text in ["", "MB", "60XB", "-5MB", "nan", "1e", "5%%"] {
+        let fits = |text: &str| text.parse::<SizeLimit>().map(|limit| limit.bytes(0, 0));
+        assert_eq!(fits("fits:24GB"), Ok(21_600_000_000));
+        assert_eq!(fits("fits:24GB-2GB"), Ok(22_000_000_000));
+        assert_eq!(fits("fits:8GiB - 0"), Ok(8 << 30));
+        for text in
+            ["", "MB", "60XB", "-5MB", "nan", "1e", "5%%", "fits:", "fits:50%", "fits:1GB-1GB"]
+        {
             assert!(text.parse::<SizeLimit>().is_err(), "{text}");
         }
     }

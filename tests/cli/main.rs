@@ -4,6 +4,7 @@
 mod support;
 
 mod commands;
+mod gguf;
 mod json_documents;
 mod options;
 mod report;

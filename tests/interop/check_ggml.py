@@ -6,10 +6,13 @@ Needs numpy, gguf and xllamacpp (2026.10 or later; it exports ggml's and llama.c
 
 rows    Every block type, on rows of several widths, equals ggml_quantize_chunk byte for byte, and
         `dequantize` gives ggml's floats.
-logits  A tiny Llama in several types and mixes loads in llama.cpp and has the logits of the
-dequantized F32 model.
+logits  A tiny Llama in several types and mixes loads in llama.cpp. Its logits are those of a
+        Llama in numpy that has the weights of `dequantize` and rounds the inputs of each quantized
+        layer to 8 bits as ggml does; and llama.cpp's logits of the F32 model that `dequantize`
+        makes are those of the same Llama without that rounding.
 mixes   With --llama, a libllama that exports llama_model_quantize (npm's
-        @node-llama-cpp/linux-x64): the tensor types and bytes of whole files are the same.
+        @node-llama-cpp/linux-x64): the tensor types and bytes of whole files are the same, for a
+        Llama and one with 8 experts, with and without an importance matrix.
 """
 
 import argparse
@@ -36,6 +39,9 @@ WIDTHS = [32, 64, 96, 128, 224, 256, 320, 512, 1280, 2304]
 MIXES = {"Q4_K_M": 15, "Q5_K_M": 17, "Q3_K_M": 12, "Q2_K": 10, "IQ4_XS": 30, "Q4_K_S": 14,
          "Q3_K_L": 13, "Q6_K": 18, "Q8_0": 7, "Q4_0": 2, "Q5_1": 9, "IQ4_NL": 25, "IQ3_S": 26,
          "IQ3_M": 27, "TQ1_0": 36}
+# llama-quantize refuses these without importance.
+LOW_MIXES = {"IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24,
+             "IQ2_S": 28, "IQ2_M": 29, "IQ1_M": 31}
 
 
 class Traits(C.Structure):  # struct ggml_type_traits
@@ -61,7 +67,7 @@ def run(*arguments):
         sys.exit(f"{arguments}\n{done.stdout}{done.stderr}")
 
 
-# name -> (type number, bytes), read without gguf-py, which lacks the newest types
+# name -> (number of the type, bytes), read without gguf-py, which lacks the newest types
 def stored(path, lib):
     data = Path(path).read_bytes()
     at = 8
@@ -141,7 +147,7 @@ def check_rows(quantscope, directory, lib):
         for name, (kind, raw) in stored(out, lib).items():
             x = rows[name]
             if kind == 0:
-                continue  # no block size divides these rows
+                continue  # no block divides these rows
             expected = np.zeros(len(raw), np.uint8)
             lib.ggml_quantize_chunk(kind, x.ctypes.data, expected.ctypes.data, 0, *x.shape, None)
             decoded = np.empty_like(x)
@@ -157,7 +163,11 @@ def check_rows(quantscope, directory, lib):
     return wrong
 
 
-def tiny_llama(path, layers=8, width=256, feed=512, vocabulary=384, heads=8, keys=2):
+WIDTH, VOCABULARY, HEADS, KEYS = 256, 384, 8, 2
+
+
+def tiny_llama(path, layers=8, width=WIDTH, feed=512, vocabulary=VOCABULARY, heads=HEADS, keys=KEYS,
+               experts=0):
     rng = np.random.default_rng(3)
     w = gguf.GGUFWriter(path, "llama")
     w.add_name("tiny"); w.add_block_count(layers); w.add_context_length(256)
@@ -165,6 +175,8 @@ def tiny_llama(path, layers=8, width=256, feed=512, vocabulary=384, heads=8, key
     w.add_head_count_kv(keys); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(10000.0)
     w.add_vocab_size(vocabulary); w.add_rope_dimension_count(width // heads)
     w.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    if experts:
+        w.add_expert_count(experts); w.add_expert_used_count(2)
     tokens = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % i for i in range(256)]
     w.add_tokenizer_model("llama"); w.add_tokenizer_pre("default")
     w.add_token_list(tokens + ["w%d" % i for i in range(vocabulary - 259)])
@@ -177,17 +189,19 @@ def tiny_llama(path, layers=8, width=256, feed=512, vocabulary=384, heads=8, key
     add("token_embd.weight", (vocabulary, width), 0.5)
     add("output_norm.weight", (width,)); add("output.weight", (vocabulary, width))
     kv = keys * width // heads
+    dense = [("ffn_gate", (feed, width)), ("ffn_up", (feed, width)), ("ffn_down", (width, feed))]
+    merged = [(name + "_exps", (experts, *shape)) for name, shape in dense]
+    ffn = merged + [("ffn_gate_inp", (experts, width))] if experts else dense
     for layer in range(layers):
-        for name, shape in (("attn_q", (width, width)), ("attn_k", (kv, width)), ("attn_v", (kv, width)),
-                            ("attn_output", (width, width)), ("ffn_gate", (feed, width)),
-                            ("ffn_up", (feed, width)), ("ffn_down", (width, feed)),
-                            ("attn_norm", (width,)), ("ffn_norm", (width,))):
+        for name, shape in [("attn_q", (width, width)), ("attn_k", (kv, width)), ("attn_v", (kv, width)),
+                            ("attn_output", (width, width)), *ffn,
+                            ("attn_norm", (width,)), ("ffn_norm", (width,))]:
             add(f"blk.{layer}.{name}.weight", shape)
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
 class Opaque(C.Structure):
-    """An opaque parameter struct that is only passed on. It is larger than any real one."""
+    """A struct of parameters that is only passed on; the largest of them is smaller."""
     _fields_ = [("words", C.c_uint32 * 128)]
 
 
@@ -210,7 +224,14 @@ def logits(lib, path, tokens):
     model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
     if not model:
         sys.exit(f"llama.cpp does not load {path}")
-    context = lib.llama_init_from_model(model, lib.llama_context_default_params())
+    # Keys and values in F32, without flash attention: their rounding to F16 would change how the
+    # inputs of later layers are rounded to 8 bits.
+    params = lib.llama_context_default_params()
+    flash, keys, values = 13, 26, 27  # words of struct llama_context_params
+    if (params.words[keys], params.words[values]) != (1, 1):
+        sys.exit("struct llama_context_params has changed")
+    params.words[flash] = params.words[keys] = params.words[values] = 0
+    context = lib.llama_init_from_model(model, params)
     rows = []
     for token in tokens:
         one = (C.c_int32 * 1)(token)
@@ -220,9 +241,61 @@ def logits(lib, path, tokens):
     return np.stack(rows)
 
 
+def round_inputs(x, kind):
+    """As ggml rounds the inputs of a layer of that type: quantize_row_q8_K and _q8_0."""
+    if kind not in (0, 1):  # F32, F16
+        eight_k = NAMES[kind].startswith(("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1", "IQ2", "IQ3", "IQ4_XS", "TQ"))
+        blocks = x.reshape(-1, 256 if eight_k else 32)
+        if eight_k:
+            largest = np.take_along_axis(blocks, abs(blocks).argmax(-1, keepdims=True), -1)
+            scale = np.float32(-127) / largest
+            x = np.minimum(np.rint(scale * blocks), 127) * (np.float32(1) / scale)
+        else:
+            d = abs(blocks).max(-1, keepdims=True) / np.float32(127)
+            x = np.rint(blocks / d) * d.astype(np.float16).astype(np.float32)
+    return x.reshape(-1)
+
+
+def numpy_llama(weights, kinds, tokens, layers):
+    """Logits of each token; `kinds` has the type of each weight whose inputs are rounded."""
+    w = {name.removesuffix(".weight"): value.astype(np.float32) for name, value in weights.items()}
+    size, out = WIDTH // HEADS, []
+    cache = [([], []) for _ in range(layers)]
+    frequency = 10000.0 ** (-np.arange(0, size, 2) / size)
+    linear = lambda x, name: w[name] @ round_inputs(x, kinds.get(name, 0))
+    norm = lambda x, name: x / np.sqrt(np.mean(x * x) + np.float32(1e-5)) * w[name]
+
+    def rope(x, place):
+        a, b, turn = x[:, 0::2], x[:, 1::2], place * frequency
+        return np.stack([a * np.cos(turn) - b * np.sin(turn), a * np.sin(turn) + b * np.cos(turn)], -1).reshape(x.shape)
+
+    for place, token in enumerate(tokens):
+        x = w["token_embd"][token]
+        for layer in range(layers):
+            p, (keys, values) = f"blk.{layer}.", cache[layer]
+            h = norm(x, p + "attn_norm")
+            q = rope(linear(h, p + "attn_q").reshape(HEADS, size), place)
+            keys.append(rope(linear(h, p + "attn_k").reshape(KEYS, size), place).astype(np.float32))
+            values.append(linear(h, p + "attn_v").reshape(KEYS, size).astype(np.float32))
+            k, v = (np.repeat(np.stack(c, 1).astype(np.float32), HEADS // KEYS, 0) for c in (keys, values))
+            scores = np.einsum("hd,htd->ht", q, k) / np.sqrt(size)
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+            y = np.einsum("ht,htd->hd", scores / scores.sum(-1, keepdims=True), v)
+            x = x + linear(y.reshape(-1).astype(np.float32), p + "attn_output")
+            h = norm(x, p + "ffn_norm")
+            gate = linear(h, p + "ffn_gate")
+            x = x + linear(gate / (1 + np.exp(-gate)) * linear(h, p + "ffn_up"), p + "ffn_down")
+        out.append(linear(norm(x, "output_norm"), "output"))
+    return np.stack(out)
+
+
+def least_cosine(a, b):
+    return ((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).min()
+
+
 def check_logits(quantscope, directory, lib):
     source = directory / "tiny.gguf"
-    tiny_llama(source)
+    tiny_llama(source, layers=LAYERS)
     lib.llama_backend_init()
     tokens = [1, 70, 300, 90, 12, 260, 44, 383]
     wrong = 0
@@ -233,14 +306,19 @@ def check_logits(quantscope, directory, lib):
         plain = directory / "plain.gguf"
         as_floats(source, floats, plain)
         a, b = logits(lib, out, tokens), logits(lib, plain, tokens)
-        cosine = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-        print(f"{scheme}: loads, least cosine of logits with the dequantized model {cosine.min():.6f}")
-        wrong += not cosine.min() >= LEAST_COSINE
+        weights = load(floats)
+        kinds = {name.removesuffix(".weight"): kind for name, (kind, _) in stored(out, lib).items()}
+        rounded, exact = (numpy_llama(weights, k, tokens, LAYERS) for k in (kinds, {}))
+        same, floats_same = least_cosine(a, rounded), least_cosine(b, exact)
+        print(f"{scheme}: loads; least cosine of logits: {same:.7f} with the dequantized weights and"
+              f" inputs rounded to 8 bits, {floats_same:.7f} of the dequantized model with its floats,"
+              f" {least_cosine(a, b):.6f} of the two models in llama.cpp")
+        wrong += not min(same, floats_same) >= LEAST_COSINE
     return wrong
 
 
-# llama.cpp rounds the inputs of quantized layers to 8 bits, which the F32 model does not have.
-LEAST_COSINE = 0.999
+LAYERS = 2
+LEAST_COSINE = 0.99999
 
 
 def as_floats(source, floats, out):
@@ -254,9 +332,34 @@ def tiny_llama_with(path, tensors):
             super().add_tensor(name, tensors[name].astype(np.float32), *rest, **more)
     plain, gguf.GGUFWriter = gguf.GGUFWriter, Writer
     try:
-        tiny_llama(path)
+        tiny_llama(path, layers=LAYERS)
     finally:
         gguf.GGUFWriter = plain
+
+
+class ImportanceData(C.Structure):  # struct llama_model_imatrix_data
+    _fields_ = [("name", C.c_char_p), ("data", C.POINTER(C.c_float)), ("size", C.c_size_t)]
+
+
+def importance_matrix(path, source, lib):
+    """An importance matrix in which the last expert of each layer received no inputs. Returns what
+    llama-quantize makes of it."""
+    rng = np.random.default_rng(5)
+    w, means = gguf.GGUFWriter(path, "imatrix"), {}
+    w.add_type("imatrix"); w.add_array("imatrix.datasets", ["none.txt"]); w.add_uint32("imatrix.chunk_count", 4)
+    for tensor in gguf.GGUFReader(source).tensors:
+        shape = [int(n) for n in tensor.shape]
+        if len(shape) < 2 or "token_embd" in tensor.name or "ffn_gate_inp" in tensor.name:
+            continue
+        experts = shape[2] if len(shape) > 2 else 1
+        sums = (rng.gamma(0.5, 1, (experts, shape[0])) * 100).astype(np.float32)
+        counts = rng.integers(1, 90, (experts, 1)).astype(np.float32)
+        if experts > 1:
+            counts[-1], sums[-1] = 0, 0
+        w.add_tensor(tensor.name + ".in_sum2", sums); w.add_tensor(tensor.name + ".counts", counts)
+        means[tensor.name] = np.where(counts > 0, sums / np.maximum(counts, 1), np.float32(1)).astype(np.float32)
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+    return means
 
 
 def check_mixes(quantscope, directory, lib, llama):
@@ -268,14 +371,31 @@ def check_mixes(quantscope, directory, lib, llama):
     other.llama_model_quantize_default_params.restype = Opaque
     other.llama_model_quantize.argtypes = [C.c_char_p, C.c_char_p, C.POINTER(Opaque)]
     other.llama_backend_init()
-    source = directory / "tiny.gguf"
-    tiny_llama(source)
     wrong = 0
-    for mix, file_type in MIXES.items():
-        ours, theirs = directory / f"ours-{mix}.gguf", directory / f"theirs-{mix}.gguf"
-        run(quantscope, "quantize", source, "--scheme", mix, "-o", ours, "--force", "--quiet")
+    for experts, feed in ((0, 512), (8, 256)):
+        source, matrix = directory / f"source-{experts}.gguf", directory / f"imatrix-{experts}.gguf"
+        tiny_llama(source, feed=feed, experts=experts)
+        means = importance_matrix(matrix, source, lib)
+        for known in (False, True):
+            print(f"{experts} experts, importance: {'yes' if known else 'no'}")
+            wrong += compare_mixes(quantscope, directory, lib, other, source, matrix if known else None, means)
+    return wrong
+
+
+def compare_mixes(quantscope, directory, lib, other, source, matrix, means):
+    wrong = 0
+    data = (ImportanceData * (len(means) + 1))()
+    for entry, (name, values) in zip(data, means.items()):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(C.POINTER(C.c_float))
+    options = ["--activations", matrix] if matrix else []
+    for mix, file_type in (MIXES | LOW_MIXES if matrix else MIXES).items():
+        ours, theirs = directory / "ours.gguf", directory / "theirs.gguf"
+        run(quantscope, "quantize", source, "--scheme", mix, "-o", ours, "--force", "--quiet", *options)
         params = other.llama_model_quantize_default_params()
         params.words[1] = file_type
+        if matrix:
+            C.cast(C.byref(params, 24), C.POINTER(C.c_void_p))[0] = C.addressof(data)
         if other.llama_model_quantize(str(source).encode(), str(theirs).encode(), C.byref(params)):
             sys.exit(f"llama_model_quantize fails for {mix}")
         a, b = stored(ours, lib), stored(theirs, lib)

@@ -15,7 +15,7 @@ use crate::plan::rules::{Reason, kept_part};
 use crate::plan::{Plan, gguf_mix};
 use crate::quantization::ggml::ImportanceOrigin;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, ScaleStorage};
-use crate::tensor::{BlockType, DType, TensorId, TensorInfo};
+use crate::tensor::{BlockType, DType, FloatType, TensorId, TensorInfo};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -88,7 +88,8 @@ impl FormatWriter for Gguf {
             }));
         }
         let (parts, warnings) = entries(checkpoint, plan);
-        if warnings.len() == plan.len() {
+        let is_block = |entry: &Entry| matches!(entry.made_from, MadeFrom::GgmlBlocks { .. });
+        if !parts.iter().flatten().any(is_block) {
             let why = warnings.into_iter().next().unwrap_or_default();
             return Err(unfit(format!("nothing to quantize: {why}")));
         }
@@ -134,7 +135,7 @@ enum SourceParts {
 }
 
 /// Returns the tensors of each part in the source's order, and a warning for each marked tensor
-/// that cannot be quantized.
+/// that is not stored in blocks.
 fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String>) {
     let marked: HashMap<StoredId, (TensorId, Quantizer)> = plan
         .iter()
@@ -155,15 +156,24 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String
         };
         if let Some(&(tensor, quantizer)) = marked.get(&id) {
             let block = block_type(quantizer.scheme).unwrap_or(BlockType::Q8_0);
+            let name = stored.name.escape_debug();
             match why_kept(checkpoint.tensor(tensor), block) {
                 None => {
                     entry.dtype = DType::Block(block);
                     entry.bytes = entry.dtype.bytes_for(stored.shape.elements()).unwrap_or(0);
                     entry.made_from = MadeFrom::GgmlBlocks { tensor, quantizer, block };
                 }
-                Some(why) => {
-                    warnings.push(format!("'{}' stays as it is: {why}", stored.name.escape_debug()))
+                Some(why)
+                    if quantizer.scheme.ggml().is_some()
+                        && gguf_mix::becomes_f16(checkpoint, tensor) =>
+                {
+                    let to = FloatType::F16;
+                    entry.dtype = to.dtype();
+                    entry.bytes = stored.shape.elements() * to.size() as u64;
+                    entry.made_from = MadeFrom::Floats { tensor, to };
+                    warnings.push(format!("'{name}' becomes F16, as in llama.cpp: {why}"));
                 }
+                Some(why) => warnings.push(format!("'{name}' stays as it is: {why}")),
             }
         }
         if let Some(part) = parts.get_mut(stored.shard as usize) {

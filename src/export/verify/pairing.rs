@@ -2,11 +2,12 @@
 
 use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
-use crate::checkpoint::{Checkpoint, Content, Stored, StoredId};
+use crate::checkpoint::{Checkpoint, Content, Format, Stored, StoredId};
 use crate::export::error::SaveError;
 use crate::export::ggml_blocks;
 use crate::export::left_out::is_left_out;
 use crate::export::weight_layout::is_transposed;
+use crate::plan::gguf_mix::becomes_f16;
 use crate::plan::rules::FusionUnits;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, Chunks, Preset, QuantizationScheme, Quantizer, Rounding};
@@ -27,7 +28,7 @@ pub enum Match {
     Preset(Preset),
     /// Quantized to a block type of ggml.
     GgmlBlocks(BlockType),
-    /// Dequantized to the given type.
+    /// Dequantized to the given type, or rounded to it from wider floats.
     Dequantized(FloatType),
     /// Quantized to int8 and dequantized, in its own type.
     FakeQuantized(Quantizer, Rounding),
@@ -291,6 +292,13 @@ impl<'c> Names<'c> {
                     Some(&(quantizer, rounding)) => Match::FakeQuantized(quantizer, rounding),
                     None => Match::Identical,
                 }
+            }
+            (Content::Plain(_), Content::Plain(_))
+                if tensor.dtype == DType::F16
+                    && out.format() == Format::Gguf
+                    && becomes_f16(source, origin) =>
+            {
+                Match::Dequantized(FloatType::F16)
             }
             _ => return Err(different_types(&tensor.dtype, &from.dtype)),
         };

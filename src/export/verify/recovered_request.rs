@@ -10,10 +10,11 @@ use crate::export::input_scales::input_scales;
 use crate::export::request::{OutputFormat, Request, Task};
 use crate::export::verify::pairing::{Match, Pairing};
 use crate::export::weight_layout::layout_of;
+use crate::plan::gguf_mix::becomes_f16;
 use crate::plan::{InputQuantization, Plan};
-use crate::quantization::Rounding;
 use crate::quantization::ggml::{Importance, ImportanceOrigin};
-use crate::tensor::FloatType;
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use crate::tensor::{BlockType, FloatType};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -40,6 +41,10 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
                 container = container.or(int8.and_then(|int8| int8.container));
                 packed |= int8.is_some_and(|int8| int8.stored_as == Int8Values::Offset);
                 inputs.extend(recorded.get(&pair.out).map(|&scale| (pair.source, scale)));
+            }
+            Match::Dequantized(_) if becomes_f16(pairing.source, pair.source) => {
+                let scheme = QuantizationScheme::Ggml(BlockType::Q8_0);
+                plan.mark(pair.source, Quantizer { calibration: Calibration::MinMax, scheme });
             }
             Match::Dequantized(to) => {
                 let before =

@@ -1,7 +1,7 @@
 //! A target applied to one checkpoint.
 
 use crate::checkpoint::{Checkpoint, Result};
-use crate::plan::eligibility::obstacle;
+use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::marks::Plan;
 use crate::plan::rules::architecture::Architecture;
 use crate::plan::rules::comfyui;
@@ -91,15 +91,16 @@ impl TargetRules {
         if self.target.container() == Container::ComfyUi {
             return comfyui::eligibility(checkpoint, id);
         }
-        if let Some(obstacle) = obstacle(checkpoint, id) {
+        let is_gguf = self.target.container() == Container::Gguf;
+        // llama.cpp quantizes tables too, but for those whose names it knows.
+        let is_table = |found: &Obstacle| is_gguf && *found == Obstacle::Embedding;
+        if let Some(obstacle) = obstacle(checkpoint, id).filter(|found| !is_table(found)) {
             let by_name = obstacle.can_be_overruled() && !self.holds_linear_only();
             let reason = Reason::Obstacle(obstacle);
             return if by_name { Eligibility::ByName(reason) } else { Eligibility::Never(reason) };
         }
         let tensor = checkpoint.tensor(id);
-        if self.target.container() == Container::Gguf
-            && let Some(part) = kept_part(&tensor.name)
-        {
+        if is_gguf && let Some(part) = kept_part(&tensor.name) {
             return Eligibility::Never(Reason::KeptByLlamaCpp(part));
         }
         if !self.holds_linear_only() {

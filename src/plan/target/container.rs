@@ -113,6 +113,7 @@ impl Container {
             Container::Gguf => [
                 BlockType::Q2_K,
                 BlockType::Q3_K,
+                BlockType::IQ3_S,
                 BlockType::IQ4_XS,
                 BlockType::Q4_K,
                 BlockType::Q5_K,
@@ -136,9 +137,17 @@ impl Container {
         let columns = shape.row_len();
         let size = match (self, scheme) {
             (
-                Container::CompressedTensors(LinearScheme::W8A16) | Container::Mlx,
+                Container::CompressedTensors(LinearScheme::W8A16)
+                | Container::Mlx
+                | Container::Gguf,
                 QuantizationScheme::PerBlock(_, _, size),
             ) => size,
+            (Container::Gguf, QuantizationScheme::Ggml(block)) => {
+                let fitting = block.fitting(columns);
+                return fitting.is_none().then(|| {
+                    format!("its rows of {columns} are not whole blocks of {block} or smaller ones")
+                });
+            }
             // A packed 32-bit word holds four int8 values.
             (
                 Container::CompressedTensors(LinearScheme::W8A16),

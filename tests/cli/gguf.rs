@@ -1,0 +1,90 @@
+//! The command line on GGUF: budgets over block types, and llama.cpp's mixes beside them.
+
+use crate::support::{data, failure, json, stdout};
+use quantscope::checkpoint::Checkpoint;
+use std::path::Path;
+use tempfile::tempdir;
+
+fn types(path: &Path) -> Vec<(String, String)> {
+    let file = Checkpoint::open(path).expect("opens");
+    let types = file.tensors().iter();
+    types.map(|tensor| (tensor.name.to_string(), tensor.dtype.name().to_owned())).collect()
+}
+
+#[test]
+fn a_budget_chooses_block_types() {
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("small.gguf");
+    let path = out.to_str().expect("text");
+    let source = data("gguf/synth-a32.gguf");
+    let args = ["quantize", &source, "-o", path, "--for", "llama.cpp", "--max-bytes", "20kB"];
+    let dry = json(&[&args[..], &["--dry-run"]].concat());
+    let mixes = dry["mixes"].as_array().expect("mixes");
+    let mixed = |name: &str| mixes.iter().find(|mix| mix["name"] == name).expect(name);
+    for name in ["Q8_0", "Q4_K_M"] {
+        let ratio = mixed(name)["error_over_optimum"].as_f64().expect("a ratio");
+        assert!(ratio > 0.999 && ratio < 100.0, "{name}: {ratio}");
+    }
+    assert!(!out.exists());
+    let text = stdout(&[&args[..], &["--dry-run"]].concat());
+    assert!(text.contains("mix Q4_K_M: ") && text.contains("the optimum at that size"), "{text}");
+    let receipt = json(&args);
+    assert!(receipt["mixes"].is_null(), "{receipt}");
+    let found = types(&out);
+    let of = |name: &str| &found.iter().find(|(tensor, _)| tensor == name).expect(name).1;
+    // No block divides its rows.
+    assert_eq!(of("blk.0.odd.weight"), "F16");
+    assert_eq!(of("blk.0.attn_norm.weight"), "F32");
+    for (name, chosen) in [
+        ("blk.0.attn_q.weight", of("blk.0.attn_q.weight")),
+        ("blk.0.exps.weight", of("blk.0.exps.weight")),
+    ] {
+        assert!(["Q4_0", "IQ4_NL", "Q5_0", "Q5_1", "Q8_0"].contains(&&**chosen), "{name} {chosen}");
+    }
+    let bytes: u64 = Checkpoint::open(&out).expect("opens").total_bytes();
+    assert!(bytes <= 20_000, "{bytes}");
+    stdout(&["verify", path, "--against", &source]);
+}
+
+#[test]
+fn a_mix_is_compared_with_the_curve() {
+    let source = data("gguf/synth-a32.gguf");
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("mix.gguf");
+    let path = out.to_str().expect("text");
+    let args = ["quantize", &source, "-o", path, "--scheme", "Q4_K_M"];
+    let text = stdout(&[&args[..], &["--dry-run"]].concat());
+    assert_eq!(text.matches("mix Q").count(), 1, "{text}");
+    assert!(text.contains("mix Q4_K_M: "), "{text}");
+    stdout(&args);
+    assert!(types(&out).contains(&("blk.0.odd.weight".to_owned(), "F16".to_owned())));
+}
+
+#[test]
+fn a_budget_can_be_what_a_memory_holds() {
+    let source = data("gguf/synth-a32.gguf");
+    let text = stdout(&[
+        "quantize",
+        &source,
+        "-o",
+        "unused.gguf",
+        "--format",
+        "gguf",
+        "--max-bytes",
+        "fits:24kB-4kB",
+        "--dry-run",
+    ]);
+    assert!(text.contains("of 24.0 kB of memory, 4.00 kB are kept in reserve"), "{text}");
+    let (_, text) =
+        failure(&["quantize", &source, "-o", "unused.gguf", "--max-bytes", "fits:many"]);
+    assert!(text.contains("fits:24GB"), "{text}");
+}
+
+#[test]
+fn a_mix_that_needs_importance_says_so() {
+    let source = data("gguf/synth-a32.gguf");
+    let (_, text) = failure(&["quantize", &source, "-o", "unused.gguf", "--recipe", "none.toml"]);
+    assert!(text.contains("none.toml"), "{text}");
+    let (_, text) = failure(&["quantize", &source, "-o", "unused.gguf", "--activations", &source]);
+    assert!(text.contains("importance matrix"), "{text}");
+}
