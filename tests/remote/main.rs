@@ -8,9 +8,11 @@ mod support;
 #[path = "../support/session.rs"]
 mod session;
 
+mod bucket;
 mod errors;
 mod reading;
 mod resuming;
+mod s3;
 mod saving;
 mod screen;
 mod server;

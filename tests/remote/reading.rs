@@ -39,7 +39,7 @@ pub(crate) fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
 }
 
 /// Parses a JSON document and removes the paths.
-fn without_paths(text: &str) -> Value {
+pub(crate) fn without_paths(text: &str) -> Value {
     let mut json: Value = serde_json::from_str(text).expect("JSON");
     fn strip(value: &mut Value) {
         match value {

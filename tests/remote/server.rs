@@ -146,18 +146,21 @@ fn serve(listener: TcpListener, state: Arc<State>, handler: Handler) {
 /// The handler closed the connection on purpose.
 const CLOSE: u64 = u64::MAX;
 
-struct Ask {
-    path: String,
-    range: Option<(u64, u64)>,
-    authorization: Option<String>,
+/// A request.
+pub(crate) struct Ask {
+    pub path: String,
+    pub range: Option<(u64, u64)>,
+    pub authorization: Option<String>,
+    pub host: Option<String>,
+    pub if_match: Option<String>,
 }
 
 impl Ask {
-    fn read(reader: &mut impl BufRead) -> Option<Ask> {
+    pub(crate) fn read(reader: &mut impl BufRead) -> Option<Ask> {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|&n| n > 0)?;
         let path = line.split(' ').nth(1)?.to_owned();
-        let mut ask = Ask { path, range: None, authorization: None };
+        let mut ask = Ask { path, range: None, authorization: None, host: None, if_match: None };
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok().filter(|&n| n > 0)?;
@@ -168,6 +171,8 @@ impl Ask {
             let (name, value) = header.split_once(':')?;
             let value = value.trim();
             match name.to_ascii_lowercase().as_str() {
+                "host" => ask.host = Some(value.to_owned()),
+                "if-match" => ask.if_match = Some(value.to_owned()),
                 "authorization" => ask.authorization = Some(value.to_owned()),
                 "range" => {
                     let (start, last) = value.strip_prefix("bytes=")?.split_once('-')?;
@@ -179,7 +184,12 @@ impl Ask {
     }
 }
 
-fn send(stream: &mut TcpStream, status: &str, headers: &[(&str, &str)], body: &[u8]) -> u64 {
+pub(crate) fn send(
+    stream: &mut TcpStream,
+    status: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> u64 {
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -267,7 +277,7 @@ fn answer_hub(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
         return refuse(stream, "404 Not Found", "EntryNotFound");
     };
     if !file.ends_with(".safetensors") && !file.ends_with(".gguf") {
-        return send_range(stream, ask, &bytes);
+        return send_range(stream, ask, &bytes, &[]);
     }
     let location = match *name {
         "circle" => ask.path.clone(),
@@ -280,8 +290,13 @@ fn answer_hub(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
     send(stream, "302 Found", &[("Location", &location)], b"Found. Redirecting")
 }
 
-fn send_range(stream: &mut TcpStream, ask: &Ask, bytes: &[u8]) -> u64 {
-    let Some((start, last)) = ask.range else { return send(stream, "200 OK", &[], bytes) };
+pub(crate) fn send_range(
+    stream: &mut TcpStream,
+    ask: &Ask,
+    bytes: &[u8],
+    headers: &[(&str, &str)],
+) -> u64 {
+    let Some((start, last)) = ask.range else { return send(stream, "200 OK", headers, bytes) };
     let size = bytes.len() as u64;
     if start >= size {
         return send(stream, "416 Range Not Satisfiable", &[], b"");
@@ -289,7 +304,8 @@ fn send_range(stream: &mut TcpStream, ask: &Ask, bytes: &[u8]) -> u64 {
     let last = last.min(size - 1);
     let sent = format!("bytes {start}-{last}/{size}");
     let body = &bytes[start as usize..=last as usize];
-    send(stream, "206 Partial Content", &[("Content-Range", &sent)], body)
+    let headers = [headers, &[("Content-Range", sent.as_str())]].concat();
+    send(stream, "206 Partial Content", &headers, body)
 }
 
 /// `/ORG/NAME/NUMBER/PATH?Signature=…`: NUMBER counts how often the Hub gave the link.
@@ -354,6 +370,6 @@ fn answer_cdn(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
             std::thread::sleep(Duration::from_secs(3600));
             CLOSE
         }
-        _ => send_range(stream, ask, &bytes),
+        _ => send_range(stream, ask, &bytes, &[]),
     }
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 pub(super) enum Address {
     /// A path in a repository of the Hub.
     Hub { repository: Repository, path: String },
+    /// A bucket of S3, and a path in it.
+    S3 { bucket: String, path: String },
     /// The URL of a file.
     Http(String),
 }
@@ -27,15 +29,18 @@ const SLASHED_REVISIONS: [&str; 2] = ["refs/pr/", "refs/convert/"];
 const DEFAULT_REVISION: &str = "main";
 
 impl Address {
-    /// Parses a remote path: `hf://org/name[@revision][/path]`, the URL of a page of the Hub, or
-    /// the URL of a file. The error says what is wrong.
+    /// Parses a remote path: `hf://org/name[@revision][/path]`, `s3://bucket/path`, the URL of a
+    /// page of the Hub, or the URL of a file. The error says what is wrong.
     pub(super) fn parse(path: &Path) -> Result<Address, String> {
         let text = path.to_str().ok_or("it is not UTF-8")?;
         if let Some(rest) = text.strip_prefix("hf:/") {
             return Self::hub(rest.trim_start_matches('/'));
         }
+        if let Some(rest) = text.strip_prefix("s3:/") {
+            return Self::s3(rest.trim_start_matches('/'));
+        }
         let Some((scheme, rest)) = text.split_once(":/") else {
-            return Err("expected hf://, https:// or http://".to_owned());
+            return Err("expected hf://, s3://, https:// or http://".to_owned());
         };
         let rest = rest.trim_start_matches('/');
         let url = format!("{scheme}://{rest}");
@@ -76,6 +81,23 @@ impl Address {
             return Err(expected());
         }
         Self::new(name, &revision, path.unwrap_or_default())
+    }
+
+    fn s3(text: &str) -> Result<Address, String> {
+        let (bucket, path) = text.split_once('/').unwrap_or((text, ""));
+        let is_bucket = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        let is_plain = |path: &str| {
+            path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+                && !path.chars().any(char::is_control)
+        };
+        let path = path.trim_matches('/');
+        if bucket.is_empty() || !bucket.chars().all(is_bucket) || bucket.starts_with('.') {
+            return Err("expected s3://bucket/prefix".to_owned());
+        }
+        if !path.is_empty() && !is_plain(path) {
+            return Err(format!("'{}' is no path in a bucket", path.escape_debug()));
+        }
+        Ok(Address::S3 { bucket: bucket.to_owned(), path: path.to_owned() })
     }
 
     /// Parses the path of a page of the Hub: `org/name[/tree|blob|resolve/revision[/path]]`.
@@ -153,6 +175,17 @@ mod tests {
     }
 
     #[test]
+    fn buckets_have_any_path() {
+        let parsed = |text: &str| match Address::parse(Path::new(text)) {
+            Ok(Address::S3 { bucket, path }) => (bucket, path),
+            other => panic!("{text}: {other:?}"),
+        };
+        let parts = |bucket: &str, path: &str| (bucket.to_owned(), path.to_owned());
+        assert_eq!(parsed("s3://models"), parts("models", ""));
+        assert_eq!(parsed("s3:/models/a b/c?d@e/"), parts("models", "a b/c?d@e"));
+    }
+
+    #[test]
     fn other_urls_are_files() {
         let url = "https://example.org/a/model.safetensors?key=1";
         assert_eq!(Address::parse(Path::new(url)), Ok(Address::Http(url.to_owned())));
@@ -167,6 +200,10 @@ mod tests {
             "hf://org/name@",
             "hf://org/name/../../x",
             "hf://org/na?me",
+            "s3://",
+            "s3:///x",
+            "s3://bucket/../x",
+            "s3://buc ket/x",
         ] {
             assert!(Address::parse(Path::new(text)).is_err(), "{text}");
         }

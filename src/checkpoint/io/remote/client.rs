@@ -49,6 +49,15 @@ pub(super) struct Request<'r> {
     pub range: Option<&'r Range<u64>>,
     /// Sent to the first host only.
     pub token: Option<&'r str>,
+    /// The entity tag that the answer must have, where the server can check it.
+    pub if_match: Option<&'r str>,
+}
+
+impl<'r> Request<'r> {
+    /// A request for all that is at a URL.
+    pub(super) fn to(url: &'r str) -> Request<'r> {
+        Request { url, range: None, token: None, if_match: None }
+    }
 }
 
 /// A response that is not a redirect.
@@ -128,6 +137,9 @@ pub(super) fn send(request: Request) -> Result<FinalResponse, RemoteError> {
         let mut builder = AGENT.get(&url);
         if let Some(range) = request.range {
             builder = builder.header("Range", range_header(range));
+        }
+        if let Some(tag) = request.if_match {
+            builder = builder.header("If-Match", tag);
         }
         if let Some(token) = token {
             builder = builder.header("Authorization", format!("Bearer {token}"));

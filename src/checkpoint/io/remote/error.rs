@@ -28,8 +28,9 @@ pub(super) enum RemoteError {
     Changed,
     #[error("the server {host} redirects {why}, which is not followed")]
     Redirect { host: String, why: String },
+    /// What the server refused and what can be done, as one sentence.
     #[error("{0}")]
-    Hub(String),
+    Refused(String),
     #[error(
         "HF_HUB_OFFLINE is set and the repository is not in the local cache; unset it, or download the model first"
     )]

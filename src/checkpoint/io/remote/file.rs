@@ -4,9 +4,12 @@ use crate::checkpoint::io::remote::address::Repository;
 use crate::checkpoint::io::remote::blocks::{self, Blocks, Fetch};
 use crate::checkpoint::io::remote::client::{self, FinalResponse, Request, RetryCounter};
 use crate::checkpoint::io::remote::error::RemoteError;
+use crate::checkpoint::io::remote::location::host;
+use crate::checkpoint::io::remote::s3::Bucket;
 use crate::checkpoint::io::remote::{hub, hub_settings};
+use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A remote file, read by ranges. It is pinned to a version; bytes of another version are an error.
 #[derive(Debug)]
@@ -18,32 +21,59 @@ pub(crate) struct RemoteFile {
 /// The location of a file, and its version.
 #[derive(Debug)]
 struct Remote {
-    url: String,
+    location: FileLocation,
     size: u64,
-    /// The entity tag of the version seen first, unless the URL determines the version.
-    tag: Option<String>,
-    /// The repository of the Hub that it belongs to. Requests then carry the user's token.
-    repository: Option<Repository>,
-    /// The final URL after redirects. Signed URLs expire, so it may have to be resolved again.
+    /// The entity tag of the version that was first seen, where the location does not pin it.
+    tag: OnceLock<String>,
+    /// Where redirects led. Signed links expire, so this may have to be found again.
     resolved: Mutex<Option<String>>,
 }
 
+/// Where a file is, and how its server is asked for it.
+#[derive(Clone, Debug)]
+pub(super) enum FileLocation {
+    /// A URL that anyone may read.
+    Url(String),
+    /// A file of the Hub at a commit, by its URL. Requests carry the user's token.
+    Hub { repository: Repository, url: String },
+    /// An object of a bucket. Requests are signed.
+    S3 { bucket: Arc<Bucket>, key: String },
+}
+
+impl FileLocation {
+    /// The URL to ask for the file now.
+    fn url(&self) -> Result<Cow<'_, str>, RemoteError> {
+        match self {
+            FileLocation::Url(url) | FileLocation::Hub { url, .. } => Ok(url.into()),
+            FileLocation::S3 { bucket, key } => bucket.object_url(key).map(Cow::Owned),
+        }
+    }
+
+    /// The error that a response means.
+    fn explain(&self, response: &mut FinalResponse) -> RemoteError {
+        match self {
+            FileLocation::Url(_) => response.error(),
+            FileLocation::Hub { repository, .. } => {
+                hub::explain(response, repository, hub_settings::token().is_some())
+            }
+            FileLocation::S3 { bucket, .. } => bucket.explain(response),
+        }
+    }
+}
+
 impl RemoteFile {
-    fn new(url: String, size: u64, tag: Option<String>, repository: Option<Repository>) -> Self {
-        let resolved = Mutex::new(None);
-        let remote = Arc::new(Remote { url, size, tag, repository, resolved });
+    /// A file whose size is known.
+    pub(super) fn new(location: FileLocation, size: u64, tag: Option<String>) -> RemoteFile {
+        let tag = tag.map(OnceLock::from).unwrap_or_default();
+        let remote = Arc::new(Remote { location, size, tag, resolved: Mutex::new(None) });
         RemoteFile { remote, blocks: Arc::new(Blocks::new(size)) }
     }
 
-    /// Creates a file of the Hub at a commit, whose size is known.
-    pub(super) fn on_hub(repository: &Repository, url: String, size: u64) -> Arc<RemoteFile> {
-        Arc::new(RemoteFile::new(url, size, None, Some(repository.clone())))
-    }
-
-    /// Creates a file at a URL. Fetches its first bytes to learn size and version.
-    pub(super) fn at(url: String) -> Result<Arc<RemoteFile>, RemoteError> {
+    /// The file at a location. Its first bytes are fetched to learn its size and version.
+    pub(super) fn at(location: FileLocation) -> Result<Arc<RemoteFile>, RemoteError> {
         let first = 0..blocks::HEAD_BYTES;
-        let request = Request { url: &url, range: Some(&first), token: None };
+        let url = location.url()?;
+        let request = Request { range: Some(&first), ..Request::to(&url) };
         let (size, tag, head) = client::send_until(request, |mut response| {
             let tag = response.header("etag").map(str::to_owned);
             let mut head = Vec::new();
@@ -70,10 +100,11 @@ impl RemoteFile {
                 }
                 // An empty file has no first byte.
                 416 => Ok((0, tag, head)),
-                _ => Err(response.error()),
+                _ => Err(location.explain(&mut response)),
             }
         })?;
-        let file = RemoteFile::new(url, size, tag, None);
+        drop(url);
+        let file = RemoteFile::new(location, size, tag);
         file.blocks.fill_head(head);
         Ok(Arc::new(file))
     }
@@ -85,15 +116,20 @@ impl RemoteFile {
     /// Returns a text that identifies the version of the file; `None` if the server does not
     /// distinguish versions.
     pub(crate) fn identity(&self) -> Option<String> {
-        let Remote { url, tag, repository, .. } = self.remote.as_ref();
-        match (repository, tag) {
+        let Remote { location, tag, .. } = self.remote.as_ref();
+        match location {
             // The URL names a commit.
-            (Some(_), _) => Some(url.clone()),
-            // The query may contain a signature, which differs between links.
-            (None, Some(tag)) => {
-                Some(format!("{} {tag}", url.split(['?', '#']).next().unwrap_or_default()))
+            FileLocation::Hub { url, .. } => Some(url.clone()),
+            // A query may hold a signature, which differs from link to link.
+            FileLocation::Url(url) => {
+                let tag = tag.get()?;
+                let path = url.split(['?', '#']).next().unwrap_or_default();
+                let path = path.splitn(4, '/').nth(3).unwrap_or_default();
+                Some(format!("{}/{path} {tag}", host(url)))
             }
-            (None, None) => None,
+            FileLocation::S3 { bucket, key } => {
+                Some(format!("{} {}", bucket.object_name(key), tag.get()?))
+            }
         }
     }
 
@@ -132,14 +168,23 @@ impl Remote {
     fn fetch_once(&self, range: Range<u64>, out: &mut Vec<u8>) -> Result<(), RemoteError> {
         let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(url) = &resolved {
-            let response = client::send(Request { url, range: Some(&range), token: None })?;
-            // An expired link is resolved again below.
+            let response = client::send(Request { range: Some(&range), ..Request::to(url) })?;
+            // A link that has expired is found again below.
             if !matches!(response.status, 400 | 401 | 403 | 404 | 410) {
                 return self.receive(response, range, out);
             }
         }
-        let token = self.repository.as_ref().and_then(|_| hub_settings::token());
-        let request = Request { url: &self.url, range: Some(&range), token: token.as_deref() };
+        let url = self.location.url()?;
+        let token = match self.location {
+            FileLocation::Hub { .. } => hub_settings::token(),
+            FileLocation::Url(_) | FileLocation::S3 { .. } => None,
+        };
+        let if_match = match self.location {
+            FileLocation::S3 { .. } => self.tag.get().map(String::as_str),
+            FileLocation::Url(_) | FileLocation::Hub { .. } => None,
+        };
+        let token = token.as_deref();
+        let request = Request { url: &url, range: Some(&range), token, if_match };
         let response = client::send(request)?;
         let found = response.is_elsewhere.then(|| response.url.clone());
         *self.resolved.lock().unwrap_or_else(PoisonError::into_inner) = found;
@@ -173,8 +218,8 @@ impl Remote {
                 }
             }
             200 => return Err(RemoteError::NoRanges { host: response.host() }),
-            416 => return Err(RemoteError::Changed),
-            _ => return Err(self.explain(&mut response)),
+            412 | 416 => return Err(RemoteError::Changed),
+            _ => return Err(self.location.explain(&mut response)),
         }
         let result = response.read(expected, out);
         let received = out.len() as u64 - before;
@@ -182,16 +227,22 @@ impl Remote {
         check_length(&response, expected, received)
     }
 
-    fn explain(&self, response: &mut FinalResponse) -> RemoteError {
-        match &self.repository {
-            Some(repository) => hub::explain(response, repository, hub_settings::token().is_some()),
-            None => response.error(),
+    /// Whether a response is of another version than the first one. The Hub's URLs name a commit,
+    /// and its servers' tags differ from each other.
+    fn is_other_version(&self, response: &FinalResponse) -> bool {
+        let Some(now) = response.header("etag") else { return false };
+        match self.location {
+            FileLocation::Hub { .. } => false,
+            FileLocation::Url(_) | FileLocation::S3 { .. } => {
+                bare(self.tag.get_or_init(|| now.to_owned())) != bare(now)
+            }
         }
     }
+}
 
-    fn is_other_version(&self, response: &FinalResponse) -> bool {
-        matches!((&self.tag, response.header("etag")), (Some(tag), Some(now)) if tag != now)
-    }
+/// A tag without its quotes, which some listings leave out.
+fn bare(tag: &str) -> &str {
+    tag.trim_matches('"')
 }
 
 /// A parsed `Content-Range` header.

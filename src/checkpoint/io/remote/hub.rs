@@ -49,7 +49,7 @@ pub(super) fn list(repository: &Repository) -> Result<Listing, RemoteError> {
         escape_path(&repository.name),
         escape_path(&repository.revision).replace('/', "%2F"),
     );
-    let request = Request { url: &url, range: None, token: token.as_deref() };
+    let request = Request { token: token.as_deref(), ..Request::to(&url) };
     client::send_until(request, |mut response| {
         if response.status != 200 {
             return Err(explain(&mut response, repository, token.is_some()));
@@ -114,5 +114,5 @@ pub(super) fn explain(
         (Some("DisabledRepo"), _) => format!("{name} has been disabled by the Hub"),
         _ => return response.error(),
     };
-    RemoteError::Hub(sentence)
+    RemoteError::Refused(sentence)
 }

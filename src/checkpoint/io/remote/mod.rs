@@ -1,6 +1,7 @@
-//! Reads checkpoints over HTTP: repositories of the Hugging Face Hub, and single files.
+//! Reads checkpoints over HTTP: repositories of the Hugging Face Hub, buckets of S3, and single
+//! files.
 //!
-//! A remote file has a path that begins with `hf://`, `https://` or `http://`.
+//! A remote file has a path that begins with `hf://`, `s3://`, `https://` or `http://`.
 //! `crate::checkpoint::io::files` forwards such paths here; code above it does not distinguish
 //! them. Nothing here knows a checkpoint format.
 
@@ -12,6 +13,8 @@ mod file;
 mod hub;
 mod hub_settings;
 mod location;
+mod s3;
+mod s3_settings;
 mod site;
 
 pub(crate) use file::RemoteFile;

@@ -2,9 +2,10 @@
 
 use crate::checkpoint::io::remote::address::{Address, Repository};
 use crate::checkpoint::io::remote::error::RemoteError;
-use crate::checkpoint::io::remote::file::RemoteFile;
+use crate::checkpoint::io::remote::file::{FileLocation, RemoteFile};
 use crate::checkpoint::io::remote::hub::{self, Listing};
 use crate::checkpoint::io::remote::hub_settings;
+use crate::checkpoint::io::remote::s3::{Bucket, Directory};
 use foldhash::HashMap;
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,15 @@ pub(crate) enum Entry {
 struct Sites {
     repositories: HashMap<Repository, Arc<Site>>,
     files: HashMap<String, Option<Arc<RemoteFile>>>,
+    buckets: HashMap<String, Arc<BucketSite>>,
+}
+
+/// A bucket, as far as it was looked at.
+struct BucketSite {
+    bucket: Arc<Bucket>,
+    /// What lies in directories, by their paths.
+    directories: Mutex<HashMap<String, Arc<Directory>>>,
+    files: Mutex<HashMap<String, Arc<RemoteFile>>>,
 }
 
 /// A repository at a commit.
@@ -51,6 +61,7 @@ pub(crate) fn entry(path: &Path) -> io::Result<Entry> {
             }
             Ok(site(&repository)?.entry(&path)?)
         }
+        Address::S3 { bucket, path } => Ok(bucket_site(&bucket)?.entry(&path)?),
         Address::Http(url) => match http_file(&url)? {
             Some(file) => Ok(Entry::File(file)),
             None => Err(RemoteError::NotFound.into()),
@@ -63,6 +74,12 @@ pub(crate) fn entry(path: &Path) -> io::Result<Entry> {
 pub(crate) fn names(path: &Path) -> io::Result<BTreeMap<String, bool>> {
     match address(path)? {
         Address::Hub { repository, path } => Ok(site(&repository)?.names(&path)),
+        Address::S3 { bucket, path } => {
+            let directory = bucket_site(&bucket)?.directory(&path)?;
+            let objects = directory.objects.keys().map(|name| (name.clone(), false));
+            let below = directory.directories.iter().map(|name| (name.clone(), true));
+            Ok(objects.chain(below).collect())
+        }
         Address::Http(_) => Ok(BTreeMap::new()),
     }
 }
@@ -100,7 +117,8 @@ impl Site {
             let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             let file = files.entry(path.to_owned()).or_insert_with(|| {
                 let url = hub::file_url(&self.repository, &self.listing.commit, path);
-                RemoteFile::on_hub(&self.repository, url, size)
+                let location = FileLocation::Hub { repository: self.repository.clone(), url };
+                Arc::new(RemoteFile::new(location, size, None))
             });
             return Ok(Entry::File(file.clone()));
         }
@@ -126,13 +144,77 @@ impl Site {
     }
 }
 
+fn bucket_site(name: &str) -> Result<Arc<BucketSite>, RemoteError> {
+    let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(site) = sites.buckets.get(name) {
+        return Ok(site.clone());
+    }
+    let (directories, files) = (Mutex::default(), Mutex::default());
+    let site = Arc::new(BucketSite { bucket: Arc::new(Bucket::new(name)?), directories, files });
+    sites.buckets.insert(name.to_owned(), site.clone());
+    Ok(site)
+}
+
+impl BucketSite {
+    /// What lies in a directory. Each is listed once.
+    fn directory(&self, path: &str) -> Result<Arc<Directory>, RemoteError> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = directories.get(path) {
+            return Ok(known.clone());
+        }
+        let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let listed = Arc::new(self.bucket.list(&prefix)?);
+        directories.insert(path.to_owned(), listed.clone());
+        Ok(listed)
+    }
+
+    fn entry(&self, path: &str) -> Result<Entry, RemoteError> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let directory = match self.directory(parent) {
+            Ok(directory) => directory,
+            // Who may not list a bucket may still read an object of it.
+            Err(refused @ RemoteError::Refused(_)) => {
+                return self.file(path, None).map(Entry::File).map_err(|_| refused);
+            }
+            Err(error) => return Err(error),
+        };
+        match directory.objects.get(name) {
+            Some(object) => {
+                self.file(path, Some((object.size, object.tag.clone()))).map(Entry::File)
+            }
+            None if path.is_empty() => Ok(Entry::Directory),
+            None if directory.directories.iter().any(|below| below == name) => Ok(Entry::Directory),
+            None => Err(RemoteError::NotFound),
+        }
+    }
+
+    /// The object at a path. `listed`: its size and tag, as far as known.
+    fn file(
+        &self,
+        path: &str,
+        listed: Option<(u64, Option<String>)>,
+    ) -> Result<Arc<RemoteFile>, RemoteError> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = files.get(path) {
+            return Ok(known.clone());
+        }
+        let location = FileLocation::S3 { bucket: self.bucket.clone(), key: path.to_owned() };
+        let file = match listed {
+            Some((size, tag)) => Arc::new(RemoteFile::new(location, size, tag)),
+            None => RemoteFile::at(location)?,
+        };
+        files.insert(path.to_owned(), file.clone());
+        Ok(file)
+    }
+}
+
 /// Returns the file at a URL; `None` if there is none. Each URL is requested once.
 fn http_file(url: &str) -> Result<Option<Arc<RemoteFile>>, RemoteError> {
     let known = |sites: &Sites| sites.files.get(url).cloned();
     if let Some(known) = known(&SITES.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(known);
     }
-    let file = match RemoteFile::at(url.to_owned()) {
+    let file = match RemoteFile::at(FileLocation::Url(url.to_owned())) {
         Ok(file) => Some(file),
         Err(RemoteError::NotFound) => None,
         Err(error) => return Err(error),
