@@ -151,7 +151,7 @@ fn answer(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
     let Some(key) = key.strip_prefix("/models/") else {
         return refuse(stream, "404 Not Found", "NoSuchBucket");
     };
-    if query.iter().any(|pair| *pair == ("list-type", "2")) {
+    if query.contains(&("list-type", "2")) {
         return list(state, &query, stream);
     }
     let Ok(bytes) = fs::read(state.root.join(key)) else {
