@@ -57,6 +57,7 @@ enum OnDrop {
 /// An unfinished output that was kept for the next save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptOutput {
+    /// Its temporary path.
     pub path: PathBuf,
     /// Number of finished bytes.
     pub bytes: u64,
@@ -213,9 +214,9 @@ impl AtomicOutput {
         Ok(staging)
     }
 
-    /// Like [`AtomicOutput::create`], without a journal. Files of a directory that have a path
-    /// in `links` become hard links to it where the file system can. Also returns which files
-    /// did.
+    /// Like [`AtomicOutput::create`], without a journal. Files of a directory with a path in
+    /// `links` become hard links to it if the file system supports them. Also returns which
+    /// files did.
     pub fn create_with_links(
         request: &Request,
         output_plan: &OutputPlan,

@@ -128,7 +128,9 @@ fn source_digest(checkpoint: &Checkpoint) -> Option<u128> {
 /// A byte range of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WrittenRange {
+    /// Offset of the first byte.
     pub start: u64,
+    /// Number of bytes.
     pub length: u64,
 }
 
@@ -139,9 +141,11 @@ pub(crate) struct FinishedPiece {
     pub file: u32,
     /// Index of the entry in the file.
     pub entry: u32,
+    /// Index of the chunk in the entry.
     pub chunk: u64,
     /// The byte ranges of the piece, in the order of hashing.
     pub ranges: Vec<WrittenRange>,
+    /// Digest of the bytes (XXH3, 128 bits).
     pub digest: u128,
     /// For a quantized tensor: the error relative to the source; `None` if it was not measured.
     pub error: Option<ErrorSums>,

@@ -122,6 +122,7 @@ pub enum FloatType {
 }
 
 impl FloatType {
+    /// All float types.
     pub const ALL: [FloatType; 4] =
         [FloatType::F64, FloatType::F32, FloatType::F16, FloatType::BF16];
 

@@ -29,6 +29,7 @@ impl Names {
         Names { text: String::with_capacity(bytes), ..Names::default() }
     }
 
+    /// Appends a name.
     pub fn push(&mut self, name: &str) -> Name {
         let start = self.text.len();
         self.text.push_str(name);
@@ -43,6 +44,7 @@ impl Names {
 }
 
 impl Name {
+    /// The text of the name.
     pub fn as_str(&self) -> &str {
         self.all.get().and_then(|all| all.get(self.own.clone())).unwrap_or_default()
     }

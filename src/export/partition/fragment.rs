@@ -1,7 +1,7 @@
-//! What a worker leaves in `OUT.partial`: a directory with its part of the output's files, and
-//! `fragment.json`, which says what they hold and what they were made from.
+//! The result of one worker in `OUT.partial`: a directory with its part of the output's files, and
+//! `fragment.json`, which describes their content and origin.
 //!
-//! A fragment appears under its name only when it is complete, verified and on the disk.
+//! A fragment gets its name only when it is complete, verified and written to the disk.
 
 use crate::export::error::{IoContext, SaveError};
 use crate::export::partition::Partition;
@@ -12,16 +12,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The description in a fragment's directory.
+/// Name of the description in a fragment's directory.
 const FILE: &str = "fragment.json";
 
-/// The directory of a fragment's files, beside its description.
+/// Name of the directory of a fragment's files, next to its description.
 const DATA: &str = "files";
 
-/// What the name of an unfinished fragment begins with.
+/// Prefix of the name of an unfinished fragment.
 const UNFINISHED: &str = ".unfinished-";
 
-/// The most bytes that a description may have: that of 100,000 tensors has about 50 MB.
+/// Maximum size of a description in bytes. For 100,000 tensors it is about 50 MB.
 const SIZE_LIMIT: u64 = 1 << 30;
 
 /// The description of a fragment.
@@ -32,17 +32,17 @@ pub(crate) struct Fragment {
     pub quantscope: String,
     /// `I/N`.
     pub partition: String,
-    /// What all fragments of an output have in common.
+    /// The identity shared by all fragments of an output.
     pub identity: Identity,
-    /// What is needed to plan the output again.
+    /// The information needed to plan the output again.
     pub request: FragmentRequest,
     /// The parts of output files that it holds.
     pub files: Vec<FragmentFile>,
-    /// What became of its tensors, measured from the fragment's files.
+    /// The results for its tensors, measured from the fragment's files.
     pub tensors: Vec<FragmentTensor>,
 }
 
-/// What all fragments of one output have in common.
+/// The identity shared by all fragments of one output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
@@ -81,7 +81,7 @@ pub(crate) struct FragmentRequest {
 pub(crate) struct FragmentFile {
     /// The name of the output file; empty if the output is one file.
     pub name: String,
-    /// The length of the whole output file in bytes.
+    /// Length of the whole output file in bytes.
     pub bytes: u64,
     /// The pieces that it holds, in order.
     pub pieces: Vec<FragmentPiece>,
@@ -105,7 +105,7 @@ pub(crate) struct FragmentPiece {
 pub(crate) struct FragmentTensor {
     /// Name in the source.
     pub name: String,
-    /// What became of it.
+    /// How it was changed.
     pub outcome: Outcome,
     /// The scheme, if it was quantized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,25 +113,26 @@ pub(crate) struct FragmentTensor {
     /// The signal to quantization noise ratio in dB, for readers of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqnr_db: Option<f64>,
-    /// The exact sums behind all figures: postcard in hexadecimal, so that no bit is lost.
+    /// The exact sums that all figures are derived from: postcard in hexadecimal, which preserves
+    /// every bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sums: Option<String>,
 }
 
-/// What became of a tensor.
+/// How a tensor was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
-    /// Byte for byte what it was.
+    /// Copied byte for byte.
     Unchanged,
-    /// Quantized, or rounded as if it were.
+    /// Quantized, or fake-quantized.
     Quantized,
-    /// Turned into floats.
+    /// Dequantized.
     Dequantized,
 }
 
 impl FragmentTensor {
-    /// The sums behind the figures; `None` if there are none or they are damaged.
+    /// Parses the sums; `None` if there are none or they are damaged.
     pub(crate) fn error_sums(&self) -> Option<ErrorSums> {
         let text = self.sums.as_ref()?;
         let digits = text.as_bytes().chunks(2);
@@ -142,7 +143,7 @@ impl FragmentTensor {
     }
 }
 
-/// The sums of an error as text.
+/// Formats the sums of an error as text.
 pub(crate) fn sums_text(sums: &ErrorSums) -> Option<String> {
     let bytes = postcard::to_stdvec(sums).ok()?;
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -174,20 +175,20 @@ impl PartialDirectory {
         &self.path
     }
 
-    /// Where a worker's finished fragment is.
+    /// Path of a worker's finished fragment.
     pub(crate) fn path_of(&self, partition: Partition) -> PathBuf {
         self.path.join(format!("{}-of-{}", partition.index(), partition.count()))
     }
 
-    /// Where the parts of the output files, or the results of an analysis, are in a fragment's
+    /// Path of the parts of the output files, or of the results of an analysis, in a fragment's
     /// directory.
     pub(crate) fn data(fragment: &Path) -> PathBuf {
         fragment.join(DATA)
     }
 
-    /// Creates an empty directory for a fragment that is being made, after removing those that
-    /// killed workers of the same partition left. Other workers may make the same fragment at
-    /// the same time; each has a directory of its own.
+    /// Creates an empty directory for a new fragment, after removing those left by killed workers
+    /// of the same partition. Several workers may make the same fragment at the same time, each
+    /// in its own directory.
     pub(crate) fn begin(&self, partition: Partition) -> Result<Unfinished, SaveError> {
         fs::create_dir_all(&self.path).context(&self.path)?;
         let prefix = format!("{UNFINISHED}{}-of-{}.", partition.index(), partition.count());
@@ -203,7 +204,7 @@ impl PartialDirectory {
         let directory = made.context(&self.path)?;
         let lock_path = directory.path().join("lock");
         let lock = fs::File::create(&lock_path).context(&lock_path)?;
-        // Without locks, directories that were left are removed by `join`.
+        // Without locks, `join` removes directories that were left.
         let _ = lock.try_lock();
         let data = directory.path().join(DATA);
         fs::create_dir(&data).context(&data)?;
@@ -226,7 +227,7 @@ impl PartialDirectory {
         Ok(found)
     }
 
-    /// Workers that are making fragments now, as far as locks tell.
+    /// Returns the workers that are making fragments now, according to the locks.
     pub(crate) fn running(&self) -> Vec<Partition> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         let mut running: Vec<Partition> = entries
@@ -241,10 +242,10 @@ impl PartialDirectory {
         running
     }
 
-    /// Reads the fragments of an output, one for each partition.
+    /// Reads the fragments of an output, one per partition.
     ///
     /// # Errors
-    /// If some are missing, or do not belong to the output.
+    /// Some are missing, or do not belong to the output.
     pub(crate) fn complete(
         &self,
         identity: &Identity,
@@ -292,7 +293,7 @@ impl PartialDirectory {
         Err(unfit(&self.path, why))
     }
 
-    /// Fails if a fragment of another run is there: of other options, another version, another
+    /// Checks that there is no fragment of another run: with other options, another version, another
     /// source, or another number of workers.
     pub(crate) fn check_others(
         &self,
@@ -320,7 +321,7 @@ impl PartialDirectory {
     }
 }
 
-/// Why a fragment does not belong to an output; `None` if it does.
+/// Returns why a fragment does not belong to an output; `None` if it does.
 pub(crate) fn difference(fragment: &Fragment, identity: &Identity) -> Option<String> {
     let version = env!("CARGO_PKG_VERSION");
     if fragment.quantscope != version {
@@ -335,11 +336,11 @@ pub(crate) fn difference(fragment: &Fragment, identity: &Identity) -> Option<Str
         .then(|| format!("was made with other options: {command}"))
 }
 
-/// A fragment that is being made. Dropped before [`Unfinished::commit`], it leaves nothing.
+/// A fragment under construction. It is removed if it is dropped before [`Unfinished::commit`].
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     directory: tempfile::TempDir,
-    /// Held as long as the fragment is being made.
+    /// Holds the lock until the fragment is finished.
     _lock: fs::File,
 }
 
@@ -349,8 +350,8 @@ impl Unfinished {
         self.directory.path().join(DATA)
     }
 
-    /// Adds the description, puts everything on the disk, and gives the fragment its name.
-    /// Returns false if another worker finished the same fragment first.
+    /// Adds the description, writes everything to the storage device, and gives the fragment its
+    /// name. Returns false if another worker finished the same fragment first.
     pub(crate) fn commit(
         self,
         directory: &PartialDirectory,
@@ -366,7 +367,7 @@ impl Unfinished {
         let to = directory.path_of(partition);
         match fs::rename(self.directory.path(), &to) {
             Ok(()) => {
-                // It is no longer where it would be removed from.
+                // The directory was renamed, so there is nothing to remove.
                 let _ = self.directory.keep();
                 sync_directory(&directory.path).context(&directory.path)?;
                 Ok(true)
@@ -395,7 +396,7 @@ fn read(path: &Path, partition: Partition) -> Result<Fragment, SaveError> {
     }
 }
 
-/// The partition that a finished fragment's path names.
+/// Returns the partition in the name of a finished fragment.
 fn partition_of(path: &Path) -> Option<Partition> {
     parse_name(path.file_name()?.to_str()?)
 }
@@ -405,11 +406,11 @@ fn parse_name(name: &str) -> Option<Partition> {
     Partition::new(index.parse().ok()?, count.parse().ok()?).ok()
 }
 
-/// Whether no worker holds the lock of an unfinished fragment.
+/// Returns whether no worker holds the lock of an unfinished fragment.
 fn is_abandoned(path: &Path) -> bool {
     match fs::File::open(path.join("lock")) {
         Ok(lock) => lock.try_lock().is_ok(),
-        // It was killed before it made the lock, or is about to make it.
+        // The worker was killed before creating the lock, or is about to create it.
         Err(_) => false,
     }
 }

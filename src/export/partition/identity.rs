@@ -1,5 +1,5 @@
-//! Digests by which fragments of one output recognise each other, and their bytes. All are
-//! XXH3 with 128 bits, in hexadecimal.
+//! Digests that identify the fragments of one output and their content: XXH3 with 128 bits, in
+//! hexadecimal.
 
 use crate::checkpoint::Checkpoint;
 use crate::export::journal::{TextHasher, plan_digest};
@@ -9,10 +9,10 @@ use std::io::{self, Read};
 use std::time::UNIX_EPOCH;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Bytes that are read at a time.
+/// Number of bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 
-/// The digest of all that `from` gives. `read` is called with every piece.
+/// Returns the digest of everything read from `from`. `read` is called with every piece.
 pub(crate) fn digest_of(
     from: &mut dyn Read,
     mut read: impl FnMut(&[u8]) -> io::Result<()>,
@@ -51,7 +51,7 @@ pub(crate) fn source_identity(checkpoint: &Checkpoint) -> String {
     hex(hasher.digest())
 }
 
-/// Identifies an analysis, given its source, by everything that decides its results.
+/// Identifies an analysis by everything that determines its results, given its source.
 pub(crate) fn analysis_identity(what: &impl std::fmt::Debug) -> String {
     let mut hasher = TextHasher::default();
     // Hashing cannot fail.
@@ -59,7 +59,7 @@ pub(crate) fn analysis_identity(what: &impl std::fmt::Debug) -> String {
     hex(hasher.digest())
 }
 
-/// Identifies everything that decides the bytes of an output, given its source.
+/// Identifies everything that determines the bytes of an output, given its source.
 pub(crate) fn plan_identity(output_plan: &OutputPlan) -> String {
     hex(plan_digest(output_plan))
 }

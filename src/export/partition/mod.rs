@@ -1,7 +1,7 @@
-//! Outputs that several machines make together: which worker writes which tensors, and the
-//! fragment that each worker leaves for `join`.
+//! Outputs made by several machines: the tensors that each worker writes, and the fragment that it
+//! leaves for `join`.
 //!
-//! Shares follow from the headers alone, so workers need not talk to each other. `job` runs the
+//! Shares are derived from the headers only, so workers need not communicate. `job` runs the
 //! workers and the join.
 
 pub(crate) mod fragment;

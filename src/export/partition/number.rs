@@ -1,4 +1,4 @@
-//! Which of several workers this one is.
+//! The number of a worker among several.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -11,7 +11,7 @@ pub struct Partition {
     count: NonZeroU32,
 }
 
-/// The largest number of workers.
+/// Maximum number of workers.
 const MAX_COUNT: u32 = 100_000;
 
 /// Why a text is not a partition.
@@ -20,7 +20,7 @@ pub enum PartitionError {
     /// The text has another form.
     #[error("expected I/N, such as 1/4 for the first of four workers, or env")]
     Form,
-    /// The number of the worker is not within the number of workers.
+    /// The number of the worker exceeds the number of workers.
     #[error("partitions are numbered from 1 to {count}, found {index}")]
     Range {
         /// The number of the worker.
@@ -31,13 +31,13 @@ pub enum PartitionError {
     /// The number of workers is zero or too large.
     #[error("expected 1 to {MAX_COUNT} partitions, found {0}")]
     Count(u64),
-    /// An environment variable that is needed is not set or not a number.
+    /// A required environment variable is missing or not a number.
     #[error("the environment variable {0}")]
     Environment(String),
 }
 
 impl Partition {
-    /// Worker number `index` of `count`, counted from 1.
+    /// Creates worker number `index` of `count`, counted from 1.
     ///
     /// # Errors
     /// If `index` is not within 1 and `count`, or `count` is out of range.
@@ -85,14 +85,14 @@ impl Partition {
         self.count.get()
     }
 
-    /// All partitions of as many workers, in order.
+    /// Returns the partitions of all workers, in order.
     pub fn all(self) -> impl Iterator<Item = Partition> {
         let count = self.count;
         (1..=count.get()).map(move |index| Partition { index, count })
     }
 }
 
-/// A number of decimal digits; `None` for everything else.
+/// Parses a number of decimal digits; `None` for everything else.
 fn number(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()

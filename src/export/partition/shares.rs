@@ -1,4 +1,4 @@
-//! Dividing an output among workers.
+//! Divides an output among workers.
 
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
@@ -8,10 +8,10 @@ use crate::tensor::TensorId;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-/// Workers get whole files if there are at least this many files for each.
+/// Workers get whole files if there are at least this many files per worker.
 const WHOLE_FILES_PER_WORKER: usize = 4;
 
-/// What one worker writes of an output.
+/// The share of one worker in an output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Share {
     /// The tensors of the source that the worker reads.
@@ -21,7 +21,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Bytes of the worker's entries.
+    /// Size of the worker's entries in bytes.
     pub(crate) fn bytes(&self, output_plan: &OutputPlan) -> u64 {
         let bytes = |&(file, entry): &(usize, usize)| {
             Some(output_plan.files.get(file)?.entries.get(entry)?.bytes)
@@ -53,18 +53,18 @@ impl Share {
     }
 }
 
-/// The entries that belong together: those of one tensor of the source, or one that is made
-/// from no tensor.
+/// Entries that one worker must write together: those of one tensor of the source, or one that is
+/// not made from a tensor.
 struct Unit {
     tensor: Option<TensorId>,
     entries: Vec<(usize, usize)>,
     bytes: u64,
 }
 
-/// The share of each worker, in order. Every entry that is made from the source is in exactly
-/// one share; the entries of one tensor are in the same. Shares are contiguous in the order of
-/// the output and of about equal size in bytes; a share can be empty. With many files a worker
-/// gets whole files, except for tensors that lie in several.
+/// Returns the share of each worker, in order. Every entry that is made from the source is in
+/// exactly one share, and the entries of one tensor are in the same share. Shares are contiguous in
+/// the order of the output and of about equal size in bytes; a share can be empty. With many files a
+/// worker gets whole files, except for tensors that are in several files.
 pub(crate) fn shares(checkpoint: &Checkpoint, output_plan: &OutputPlan, count: u32) -> Vec<Share> {
     let units = units(checkpoint, output_plan);
     let workers = count as usize;
@@ -95,7 +95,7 @@ pub(crate) fn shares(checkpoint: &Checkpoint, output_plan: &OutputPlan, count: u
     shares
 }
 
-/// The share of one worker.
+/// Returns the share of one worker.
 pub(crate) fn share(
     checkpoint: &Checkpoint,
     output_plan: &OutputPlan,
@@ -105,8 +105,8 @@ pub(crate) fn share(
     shares(checkpoint, output_plan, partition.count()).into_iter().nth(place).unwrap_or_default()
 }
 
-/// The worker of each item, from the sizes of the items: the one that the middle of the item
-/// falls to when all bytes are divided evenly. Never decreases from item to item.
+/// Returns the worker of each item for the given sizes: all bytes are divided evenly, and an item
+/// belongs to the worker whose range contains its middle. Workers are in ascending order.
 pub(crate) fn assign(bytes: &[u64], count: u32) -> Vec<usize> {
     let total: u128 = bytes.iter().map(|&bytes| u128::from(bytes)).sum();
     let count = u128::from(count.max(1));
@@ -145,8 +145,8 @@ fn units(checkpoint: &Checkpoint, output_plan: &OutputPlan) -> Vec<Unit> {
     units
 }
 
-/// The tensor that an entry is made from. `None` if it follows from the plan alone,
-/// `Some(None)` if it is a stored tensor that belongs to no tensor.
+/// Returns the tensor that an entry is made from. `None` if the entry is determined by the plan
+/// only, `Some(None)` if it is a stored tensor that belongs to no tensor.
 fn source(entry: &Entry, owners: &HashMap<StoredId, TensorId>) -> Option<Option<TensorId>> {
     match entry.made_from {
         MadeFrom::Literal(_) | MadeFrom::Zeros => None,
