@@ -360,6 +360,10 @@ impl Layer<'_> {
         convolution: Option<&Convolution>,
         of: Option<TensorId>,
     ) -> Result<LayerKind, ActivationsError> {
+        if self.shape().channel_major().is_some() {
+            let axis = self.shape().channel_axes().output_axis();
+            return Err(self.fault(of, Fault::OutputAxis { weight: self.name(), axis }));
+        }
         match (self.shape().rank(), convolution) {
             (2, _) => Ok(LayerKind::Linear),
             (3..=5, Some(convolution)) => {

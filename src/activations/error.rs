@@ -39,6 +39,8 @@ pub enum Fault {
     Geometry(String),
     #[error("unsupported layer: expected a weight with 2 to 5 dimensions, found {rank} in '{}'", .weight.escape_debug())]
     Rank { weight: String, rank: usize },
+    #[error("unsupported layer: expected output channels along axis 0 of the weight, found '{}' with axis {axis}", .weight.escape_debug())]
+    OutputAxis { weight: String, axis: usize },
     #[error("another file has a summary of the same layer; summaries cannot be merged")]
     TwoSummaries,
     #[error("invalid mean square of feature {index}: expected a finite number ≥ 0, found {value}")]

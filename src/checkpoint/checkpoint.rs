@@ -9,7 +9,7 @@ use crate::checkpoint::packed::format::PackedFormat;
 use crate::checkpoint::qat::{ObservedActivations, Observers, UnmatchedObserver};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::quantization::QatScales;
-use crate::tensor::{FloatType, TensorId, TensorInfo};
+use crate::tensor::{FloatType, Shape, TensorId, TensorInfo};
 use std::path::{Path, PathBuf};
 
 /// The stored form of a tensor.
@@ -52,6 +52,12 @@ impl Checkpoint {
             _ => self.path.clone(),
         };
         named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// The shape of a tensor with the axes of its output channels first, and the order of the
+    /// axes that gives it. `None` if they are first, or if the tensor is packed.
+    pub(crate) fn channel_major(&self, id: TensorId) -> Option<(Shape, Vec<usize>)> {
+        self.plain(id).and_then(|_| self.tensor(id).shape.channel_major())
     }
 
     /// The format of the files.

@@ -63,6 +63,14 @@ impl Config {
         &self.json
     }
 
+    /// The configuration and the objects in it that describe parts of the model, except those
+    /// that see or hear.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Map<String, Value>> {
+        let nested = objects(&self.json);
+        let inner = nested.clone().flat_map(objects);
+        std::iter::once(&self.json).chain(nested).chain(inner)
+    }
+
     /// The quantization settings.
     pub fn quantization(&self) -> Option<&Map<String, Value>> {
         self.quantization.as_ref()
@@ -105,6 +113,13 @@ impl Config {
         let here = self.json.get(key).filter(|value| !value.is_null());
         here.or_else(|| self.json.get(NESTED)?.get(key))
     }
+}
+
+/// The objects in a configuration that describe parts of the model, except those that see or
+/// hear.
+fn objects(part: &Map<String, Value>) -> impl Iterator<Item = &Map<String, Value>> + Clone {
+    let is_other = |key: &str| ["vision", "visual", "audio"].iter().any(|it| key.starts_with(it));
+    part.iter().filter(move |(key, _)| !is_other(key)).filter_map(|(_, value)| value.as_object())
 }
 
 /// Returns a type by its name in PyTorch.

@@ -19,6 +19,7 @@ mod json_text;
 mod model_search;
 mod name_index;
 mod open;
+pub(crate) mod output_axes;
 pub(crate) mod packed;
 pub(crate) mod python_json;
 pub(crate) mod qat;

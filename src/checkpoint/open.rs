@@ -1,17 +1,19 @@
 //! Opens a checkpoint: reads headers, joins shards, and recognizes packed tensors.
 
 use crate::checkpoint::checkpoint::{Checkpoint, Content};
+use crate::checkpoint::config::Config;
 use crate::checkpoint::discovery::{self, Index, WeightMap};
 use crate::checkpoint::error::{CheckpointError, Problem, Result};
 use crate::checkpoint::formats::format::Format;
 use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors};
 use crate::checkpoint::index_check::compare_with_index;
 use crate::checkpoint::io::source::Source;
+use crate::checkpoint::output_axes::OutputAxes;
 use crate::checkpoint::packed::PackedTensor;
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::checkpoint::{name_index, packed, qat};
-use crate::tensor::{ChannelAxes, DType, Shape, TensorInfo};
+use crate::tensor::{ChannelAxes, DType, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -149,7 +151,10 @@ impl Checkpoint {
                 .into_iter()
                 .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
         );
-        let (tensors, contents) = logical_tensors(recognized, &stored);
+        // A config that cannot be read says nothing; opening goes on and notes it.
+        let config = directory.as_deref().and_then(|it| Config::read(it).ok().flatten());
+        let axes = OutputAxes::new(config.as_ref(), &stored);
+        let (tensors, contents) = logical_tensors(recognized, &stored, &axes);
         let total_bytes = stored.iter().map(Stored::bytes).fold(0, u64::saturating_add);
         let mut reader = StoredReader::new(&shards, &stored);
         let observers = qat::read(&mut reader, &stored, &tensors);
@@ -222,16 +227,11 @@ fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, PackedTensor)> {
     })
 }
 
-/// Returns the shape of a logical tensor, with the channel axes implied by its name.
-fn with_channel_axes(name: &str, shape: Shape) -> Shape {
-    let axes = ChannelAxes::for_tensor(name, shape.dims());
-    shape.with_channel_axes(axes)
-}
-
 /// Replaces the stored tensors of each packed tensor by one tensor, at the position of its values.
 fn logical_tensors(
     mut quantized: HashMap<StoredId, PackedTensor>,
     stored: &[Stored],
+    axes: &OutputAxes,
 ) -> (Vec<TensorInfo>, Vec<Content>) {
     let parts: HashSet<StoredId> = quantized.values().flat_map(|t| t.format.parts()).collect();
     let mut tensors = Vec::with_capacity(stored.len());
@@ -244,12 +244,15 @@ fn logical_tensors(
             // The scales of int8 tensors say which elements share one.
             let shape = match found.format.int8() {
                 Some(_) => found.shape,
-                None => with_channel_axes(&found.name, found.shape),
+                None => {
+                    let axes = ChannelAxes::for_tensor(&found.name, found.shape.dims());
+                    found.shape.with_channel_axes(axes)
+                }
             };
             tensors.push(TensorInfo { name: found.name.into(), dtype, shape, bytes });
             contents.push(Content::Packed(found.format));
         } else if !parts.contains(&id) {
-            let (name, shape) = (s.name.clone(), with_channel_axes(&s.name, s.shape.clone()));
+            let (name, shape) = (s.name.clone(), axes.counted(&s.name, s.shape.clone()));
             tensors.push(TensorInfo { name, dtype, shape, bytes: s.bytes() });
             contents.push(Content::Plain(id));
         }

@@ -156,7 +156,9 @@ pub(crate) fn read(
             None => continue,
         };
         weights.insert(module, id);
-        if let Some(learned) = learned(module, tensor.shape.channels(), &mut values) {
+        let major = tensor.shape.channel_major();
+        let channels = major.map_or_else(|| tensor.shape.channels(), |(shape, _)| shape.channels());
+        if let Some(learned) = learned(module, channels, &mut values) {
             found.learned.insert(id, learned);
         }
     }

@@ -94,6 +94,31 @@ impl<'c> Reader<'c> {
         Ok(Some(read(float, &self.buffer)))
     }
 
+    /// Like [`Reader::with_bytes`], for the elements `range` of the tensor with the axes of its
+    /// output channels first, as [`Shape::channel_major`] orders them.
+    ///
+    /// [`Shape::channel_major`]: crate::tensor::Shape::channel_major
+    pub(crate) fn with_channel_major_bytes<T>(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+        read: impl FnOnce(FloatType, &[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let major = self.checkpoint.channel_major(id);
+        let (Some((_, order)), Content::Plain(stored), Some(float)) =
+            (major, self.checkpoint.content(id), self.checkpoint.float_type(id))
+        else {
+            return self.with_bytes(id, range, read);
+        };
+        let size = float.size() as u64;
+        let bytes = range.start * size..range.end * size;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.stored.permuted_into(*stored, &order, bytes, &mut buffer);
+        self.buffer = buffer;
+        result?;
+        Ok(Some(read(float, &self.buffer)))
+    }
+
     /// The elements `range` of a tensor without a copy; `None` if they have to be read.
     pub fn borrow_bytes(
         &mut self,

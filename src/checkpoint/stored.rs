@@ -66,19 +66,19 @@ impl Stored {
         }
     }
 
-    /// Returns access to the elements with reversed dimensions, or the reason why they cannot be
-    /// read.
-    pub(crate) fn transposed(&self) -> Result<Indirect, String> {
+    /// Returns access to the elements with the dimensions in another order, or the reason why
+    /// they cannot be read.
+    pub(crate) fn permuted(&self, order: &[usize]) -> Result<Indirect, String> {
         let (data, view, conversion) = match &self.access {
             Access::Direct => (Data::File, None, None),
             Access::Indirect(i) => (i.data.clone(), i.view.as_ref(), i.conversion),
             Access::Unreadable(why) => return Err(format!("it cannot be read: {why}")),
         };
         let view = match view {
-            Some(view) => view.transposed(),
+            Some(view) => view.permuted(order),
             None => {
                 let size = self.dtype.bytes_for(1).ok_or("its elements are not whole bytes")?;
-                StridedView::contiguous(self.shape.clone(), size, self.bytes())?.transposed()
+                StridedView::contiguous(self.shape.clone(), size, self.bytes())?.permuted(order)
             }
         };
         Ok(Indirect { data, bytes: view.bytes(), view: Some(view), conversion })

@@ -115,8 +115,21 @@ impl<'c> StoredReader<'c> {
         range: Range<u64>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        let order: Vec<usize> = (0..self.get(id).shape.rank()).rev().collect();
+        self.permuted_into(id, &order, range, out)
+    }
+
+    /// Replaces `out` by the bytes `range` of a stored tensor with its dimensions in another
+    /// order.
+    pub(crate) fn permuted_into(
+        &mut self,
+        id: StoredId,
+        order: &[usize],
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let stored = self.get(id);
-        match stored.transposed() {
+        match stored.permuted(order) {
             Ok(indirect) => self.indirect_into(id, stored, &indirect, range, out),
             Err(why) => Err(self.error(id, why)),
         }

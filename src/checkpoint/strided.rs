@@ -123,11 +123,15 @@ impl StridedView {
 
     /// Returns the same elements with the order of the dimensions reversed.
     pub fn transposed(&self) -> StridedView {
-        let mut dims = self.shape.dims().to_vec();
-        dims.reverse();
-        let mut strides = self.strides.clone();
-        strides.reverse();
-        // Cannot fail: the product of the dimensions is the same.
+        self.permuted(&(0..self.shape.rank()).rev().collect::<Vec<_>>())
+    }
+
+    /// Returns the same elements with the dimensions in this order.
+    pub(crate) fn permuted(&self, order: &[usize]) -> StridedView {
+        let dims: Vec<u64> =
+            order.iter().filter_map(|&axis| self.shape.dims().get(axis).copied()).collect();
+        let strides = order.iter().filter_map(|&axis| self.strides.get(axis).copied()).collect();
+        // The product does not depend on the order.
         let shape = Shape::new(dims).unwrap_or_else(|| Shape::vector(0));
         StridedView { shape, strides, ..*self }
     }

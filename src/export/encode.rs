@@ -8,7 +8,7 @@ use crate::export::overflow;
 use crate::quantization::ggml::{Importance, dequantize_blocks, quantize_elements};
 use crate::quantization::{
     Chunks, EncodedRows, ErrorSums, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart,
-    Quantizer, Rounding, ScaledGroup, dequantize_groups, difference, kernels,
+    Quantizer, Rounding, ScaledGroup, dequantize_groups, difference, kernels, narrowed_scale,
 };
 use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
 use std::fs::File;
@@ -172,7 +172,11 @@ impl<'c> ChunkEncoder<'c> {
         stored_as.code(&mut self.values);
         target.sink.write(target.offset + target.range.start, &mut self.values)?;
         let groups = quantized.quantizer.scheme.groups(quantized.shape);
-        let (first, to) = (groups.of(target.range.start), quantized.scale_type);
+        // Every chunk has elements of all strided groups, and one writes their scales.
+        if groups.are_strided() && target.range.start > 0 {
+            return Ok(());
+        }
+        let (first, to) = (groups.touched_by(&target.range).start, quantized.scale_type);
         self.out.clear();
         scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
         target.sink.write(scales_at + first * to.size() as u64, &mut self.out)?;
@@ -357,9 +361,9 @@ impl<'c> ChunkEncoder<'c> {
         }
     }
 
-    /// Quantizes the elements of a chunk into `self.values`. Returns the scales of their groups in
-    /// order, rounded to their stored type. The scales of groups that span chunks are taken from
-    /// `self.known`.
+    /// Quantizes the elements of a chunk into `self.values`. Returns the scales of the groups
+    /// they belong to, in order, rounded to their stored type. The scales of groups that span
+    /// chunks are taken from `self.known`.
     fn quantize(&mut self, quantized: &Quantized, target: &Target) -> Result<Vec<f32>, SaveError> {
         let &Quantized { tensor, quantizer, shape, scale_type, transposed } = quantized;
         let Target { chunks, ref range, .. } = *target;
@@ -394,7 +398,12 @@ impl<'c> ChunkEncoder<'c> {
             false => self.reader.with_bytes(tensor, range.clone(), quantize)?,
             true => self.reader.with_transposed_bytes(tensor, range.clone(), quantize)?,
         };
-        result.unwrap_or(Ok(Vec::new())).map_err(|why| self.not_quantizable(tensor, why))
+        let scales = result.unwrap_or(Ok(Vec::new()));
+        let scales = scales.map_err(|why| self.not_quantizable(tensor, why))?;
+        Ok(match known.filter(|_| quantizer.scheme.groups(shape).are_strided()) {
+            Some(known) => known.iter().map(|&scale| narrowed_scale(scale, scale_type)).collect(),
+            None => scales,
+        })
     }
 }
 

@@ -58,7 +58,10 @@ pub fn run(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Vec<Channel>, JobError> {
-    let shape = &checkpoint.tensor(request.tensor).shape;
+    let shape = match checkpoint.channel_major(request.tensor) {
+        Some((major, _)) => major,
+        None => checkpoint.tensor(request.tensor).shape.with_contiguous_channels(),
+    };
     let (channels, length) = (shape.channels(), shape.channel_len());
     if checkpoint.float_type(request.tensor).is_none() || shape.elements() == 0 {
         return Ok(Vec::new());
@@ -126,7 +129,7 @@ fn each(
     end: u64,
     look: impl FnOnce(FloatType, &[u8]),
 ) -> Result<(), CheckpointError> {
-    reader.with_bytes(request.tensor, at..(at + CHUNK_ELEMENTS).min(end), look)?;
+    reader.with_channel_major_bytes(request.tensor, at..(at + CHUNK_ELEMENTS).min(end), look)?;
     Ok(())
 }
 

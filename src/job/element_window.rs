@@ -177,13 +177,28 @@ fn quantize(
     if scheme.preset().is_some() || scheme.ggml().is_some() {
         return Ok(());
     }
-    let shape = &reader.checkpoint().tensor(id).shape;
-    let groups = params.quantizer.scheme.groups(shape);
-    let quantizers = GroupQuantizers::new(params.quantizer, shape, reader.checkpoint().learned(id));
+    let checkpoint = reader.checkpoint();
+    let major = checkpoint.channel_major(id);
+    let shape = match &major {
+        Some(_) => checkpoint.tensor(id).shape.clone(),
+        None => checkpoint.tensor(id).shape.with_contiguous_channels(),
+    };
+    let groups = params.quantizer.scheme.groups(&shape);
+    let quantizers = GroupQuantizers::new(params.quantizer, &shape, checkpoint.learned(id));
+    let touched = || groups.segments(range.clone()).map(|(group, _)| group);
+    let first = touched().min().unwrap_or(0);
+    let channels = match major.filter(|_| groups.are_strided() && params.scale.is_none()) {
+        Some((major, _)) => {
+            let wanted = first..touched().max().map_or(first, |last| last + 1);
+            Some(channel_scales(reader, id, float, &major, wanted, params, progress)?)
+        }
+        None => None,
+    };
     for slice in groups.slices(range.start, float, bytes) {
-        let scale = match params.scale {
-            Some(scale) => Some(scale),
-            None => {
+        let scale = match (params.scale, &channels) {
+            (Some(scale), _) => Some(scale),
+            (None, Some(scales)) => scales.get((slice.group - first) as usize).copied(),
+            (None, None) => {
                 let group = groups.around(slice.start);
                 let params = Quantization { quantizer: quantizers.of(slice.group), ..*params };
                 group_scale(reader, id, float, group, &params, progress)?
@@ -201,6 +216,43 @@ fn quantize(
         }
     }
     Ok(())
+}
+
+/// The scales of output channels that are not contiguous; none if the job was cancelled or
+/// they have none. `major` is the tensor's shape with their axes first.
+fn channel_scales(
+    reader: &mut Reader,
+    id: TensorId,
+    float: FloatType,
+    major: &Shape,
+    channels: Elements<u64>,
+    params: &Quantization,
+    progress: &Progress,
+) -> Result<Vec<f32>, ValuesError> {
+    let (count, length) = (channels.end - channels.start, major.channel_len());
+    let Some(shape) = Shape::new([count, length]) else { return Ok(Vec::new()) };
+    let spec = AnalysisSpec {
+        keep_scales: true,
+        ..AnalysisSpec::scales(vec![params.quantizer], params.rounding)
+    };
+    let measurement = TensorAnalyzer::new(&spec, float, &shape, None);
+    let mut builder = measurement.histogram_type().map(HistogramBuilder::new);
+    let start = channels.start * length;
+    let measured = measurement.run(builder.as_mut(), |elements, look| {
+        progress.check().map_err(|_| Unmeasured::Cancelled)?;
+        let elements = start + elements.start..start + elements.end;
+        let read = reader.with_channel_major_bytes(id, elements, |_, bytes| look(bytes));
+        read.map(drop).map_err(Unmeasured::Unreadable)
+    });
+    match measured {
+        Ok(analysis) => {
+            let outcome = analysis.outcomes.into_iter().next();
+            let found = outcome.and_then(|outcome| outcome.result.ok());
+            Ok(found.and_then(|found| found.scales.all).unwrap_or_default())
+        }
+        Err(Unmeasured::Cancelled) => Ok(Vec::new()),
+        Err(Unmeasured::Unreadable(error)) => Err(error.into()),
+    }
 }
 
 /// The scale of a group; `None` if it has none or the job was cancelled.

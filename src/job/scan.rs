@@ -10,8 +10,8 @@ use super::{Job, PendingJob, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
 use crate::failpoints::{Failpoint, reach};
 use crate::quantization::{
-    Analysis, AnalysisSpec, AnalysisState, FirstPassResult, FurtherPassResult, HistogramBuilder,
-    TensorAnalyzer, ValueHistogram,
+    Analysis, AnalysisSpec, AnalysisState, BothOrders, FirstPassResult, FurtherPassResult,
+    HistogramBuilder, TensorAnalyzer, ValueHistogram,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
@@ -233,7 +233,20 @@ struct ClaimedSteps {
 #[allow(clippy::large_enum_variant, reason = "only a few exist at a time")]
 enum Step<'a> {
     Small(TensorId, TensorAnalyzer<'a>),
-    Chunks { of: Arc<SharedTensor<'a>>, pass: u64, chunks: Range<u64> },
+    /// A tensor whose output channels are not contiguous.
+    BothOrders(TensorId, FloatType, BothOrders),
+    Chunks {
+        of: Arc<SharedTensor<'a>>,
+        pass: u64,
+        chunks: Range<u64>,
+    },
+}
+
+/// The next tensor of the order.
+#[allow(clippy::large_enum_variant, reason = "only a few exist at a time")]
+enum Next<'a> {
+    OneOrder(TensorId, TensorAnalyzer<'a>),
+    BothOrders(TensorId, FloatType, BothOrders),
 }
 
 impl<'a> Scan<'a> {
@@ -246,16 +259,12 @@ impl<'a> Scan<'a> {
             // state, so it is replaced.
             match step {
                 Step::Small(id, measurement) => {
-                    let small = || {
-                        self.reached(id)
-                            .and_then(|()| self.measure_small(&mut worker, id, &measurement))
-                    };
-                    let found = catch_unwind(AssertUnwindSafe(small)).unwrap_or_else(|panic| {
-                        worker.reader = self.checkpoint.reader();
-                        Err(self.panicked(id, panic.as_ref()))
+                    self.alone(&mut worker, id, |worker| {
+                        self.measure_small(worker, id, &measurement)
                     });
-                    self.finish(id, found);
                 }
+                Step::BothOrders(id, dtype, orders) => self
+                    .alone(&mut worker, id, |worker| self.both_orders(worker, id, dtype, &orders)),
                 Step::Chunks { of, pass, chunks } => {
                     let visit = || match (self.reached(of.id), pass) {
                         (Err(error), _) => self.fail(&of, error),
@@ -272,6 +281,21 @@ impl<'a> Scan<'a> {
         }
         // Workers that wait for a pass that will not come must notice.
         self.wake();
+    }
+
+    /// Measures a tensor that no other worker helps with.
+    fn alone(
+        &self,
+        worker: &mut Worker<'a>,
+        id: TensorId,
+        measure: impl FnOnce(&mut Worker<'a>) -> Result<Analysis, CheckpointError>,
+    ) {
+        let measured = || self.reached(id).and_then(|()| measure(&mut *worker));
+        let found = catch_unwind(AssertUnwindSafe(measured)).unwrap_or_else(|panic| {
+            worker.reader = self.checkpoint.reader();
+            Err(self.panicked(id, panic.as_ref()))
+        });
+        self.finish(id, found);
     }
 
     /// The failpoint at the beginning of a step.
@@ -316,10 +340,13 @@ impl<'a> Scan<'a> {
                 return Some(step);
             }
             match begin.or_else(|| self.next()) {
-                Some((id, measurement)) if measurement.chunks() <= 1 => {
+                Some(Next::BothOrders(id, dtype, orders)) => {
+                    return Some(Step::BothOrders(id, dtype, orders));
+                }
+                Some(Next::OneOrder(id, measurement)) if measurement.chunks() <= 1 => {
                     return Some(Step::Small(id, measurement));
                 }
-                Some((id, measurement)) => {
+                Some(Next::OneOrder(id, measurement)) => {
                     let shared = Arc::new(SharedTensor::new(id, measurement));
                     let step = SharedTensor::step(&shared);
                     open.push_back(shared);
@@ -333,16 +360,56 @@ impl<'a> Scan<'a> {
     }
 
     /// The next tensor of the order that has float elements.
-    fn next(&self) -> Option<(TensorId, TensorAnalyzer<'a>)> {
+    fn next(&self) -> Option<Next<'a>> {
         loop {
             let id = self.order.next()?;
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
             let shape = &self.checkpoint.tensor(id).shape;
-            let learned = self.checkpoint.learned(id);
-            let importance = self.spec.importance.of_rows(id, shape);
-            let analyzer = TensorAnalyzer::new(self.spec, dtype, shape, learned);
-            return Some((id, analyzer.weighed_by(importance)));
+            if self.checkpoint.channel_major(id).is_some()
+                && let Some(orders) = BothOrders::new(self.spec, shape)
+            {
+                return Some(Next::BothOrders(id, dtype, orders));
+            }
+            return Some(Next::OneOrder(id, self.analyzer(self.spec, id, dtype)));
         }
+    }
+
+    /// The analysis of a tensor in storage order.
+    fn analyzer<'s>(
+        &self,
+        spec: &'s AnalysisSpec,
+        id: TensorId,
+        dtype: FloatType,
+    ) -> TensorAnalyzer<'s>
+    where
+        'a: 's,
+    {
+        let shape = self.checkpoint.tensor(id).shape.with_contiguous_channels();
+        let importance = spec.importance.of_rows(id, &shape);
+        let strided = self.checkpoint.channel_major(id).is_some();
+        let learned = self.checkpoint.learned(id);
+        let learned = learned.filter(|it| it.scales.len() <= 1 || !strided);
+        TensorAnalyzer::new(spec, dtype, &shape, learned).weighed_by(importance)
+    }
+
+    /// Measures a tensor in storage order, and its output channels in channel-major order.
+    fn both_orders(
+        &self,
+        worker: &mut Worker,
+        id: TensorId,
+        dtype: FloatType,
+        orders: &BothOrders,
+    ) -> Result<Analysis, CheckpointError> {
+        let stored = self.measure_small(worker, id, &self.analyzer(&orders.stored, id, dtype))?;
+        let learned = self.checkpoint.learned(id);
+        let m = TensorAnalyzer::new(&orders.channel_major, dtype, &orders.shape, learned);
+        let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
+        let reader = &mut worker.reader;
+        let in_channels = m.run(builder.as_mut(), |elements, look| {
+            reader.with_channel_major_bytes(id, elements, |_, bytes| look(bytes)).map(drop)
+        })?;
+        worker.builders.extend(builder);
+        Ok(orders.join(stored, in_channels))
     }
 
     /// Wakes workers that wait for a tensor's next pass.

@@ -69,9 +69,9 @@ impl Chunks {
         bound(k)..bound(k.saturating_add(1))
     }
 
-    /// Returns whether no group spans chunks.
+    /// Returns whether no group spans chunks. Strided groups span all of them.
     pub fn hold(&self, groups: &Groups) -> bool {
-        self.elements <= self.length || self.align.is_union_of(groups)
+        !groups.are_strided() && (self.elements <= self.length || self.align.is_union_of(groups))
     }
 }
 

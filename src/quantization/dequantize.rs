@@ -29,8 +29,8 @@ impl Dequantize {
 
 /// Replaces `out` by the dequantized `values`, little-endian elements of type `to`.
 ///
-/// The first of `values` has the index `start` in the tensor, and the first of `scales`
-/// belongs to the group of that element. A missing scale counts as NaN.
+/// The first of `values` has the index `start` in the tensor, and `scales` are those of the
+/// groups that the values lie in ([`Groups::touched_by`]). A missing scale counts as NaN.
 pub(crate) fn dequantize_groups(
     groups: &Groups,
     start: u64,
@@ -40,9 +40,10 @@ pub(crate) fn dequantize_groups(
     out: &mut Vec<u8>,
 ) {
     let size = to.size();
-    let first = groups.of(start);
+    let range = start..start + values.len() as u64;
+    let first = groups.touched_by(&range).start;
     out.resize(values.len() * size, 0);
-    for (group, elements) in groups.segments(start..start + values.len() as u64) {
+    for (group, elements) in groups.segments(range) {
         let positions = (elements.start - start) as usize..(elements.end - start) as usize;
         let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
         let bytes = positions.start * size..positions.end * size;

@@ -4,7 +4,7 @@ use crate::quantization::calibration::{Calibration, narrowed_scale};
 use crate::quantization::groups::{GroupSlice, Groups};
 use crate::quantization::qat_scales::QatScales;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
-use crate::quantization::scheme::Rounding;
+use crate::quantization::scheme::{QuantizationScheme, Rounding};
 use crate::tensor::{FloatType, Shape};
 
 /// The quantizer of each group of a tensor: the same one for all groups, except that scales
@@ -19,10 +19,17 @@ pub(crate) struct GroupQuantizers<'l> {
 impl<'l> GroupQuantizers<'l> {
     /// `learned` are the scales from quantization-aware training, if any.
     pub(crate) fn new(quantizer: Quantizer, shape: &Shape, learned: Option<&'l QatScales>) -> Self {
+        // Learned scales of channels that are not contiguous fit no other groups.
+        let is_strided = shape.channel_major().is_some();
+        let by_channel = matches!(quantizer.scheme, QuantizationScheme::PerChannel(..));
+        let learned = learned.filter(|it| it.scales.len() <= 1 || by_channel || !is_strided);
         let quantizer = quantizer.resolved(learned);
         let learned = learned.filter(|_| quantizer.calibration == Calibration::Learned);
         let groups = quantizer.scheme.groups(shape).count();
-        let groups_per_channel = (groups / shape.channels().max(1)).max(1);
+        let groups_per_channel = match is_strided {
+            true => 1,
+            false => (groups / shape.channels().max(1)).max(1),
+        };
         GroupQuantizers { quantizer, learned, groups_per_channel }
     }
 
@@ -126,7 +133,6 @@ impl<'s> GroupScales<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantization::scheme::QuantizationScheme;
 
     fn learned(scales: &[f32]) -> QatScales {
         QatScales { scales: scales.to_vec(), zero_point: None, levels: Some(7.5) }

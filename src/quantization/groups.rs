@@ -1,17 +1,39 @@
 //! The division of a tensor's elements into groups that share a scale.
 
-use crate::tensor::FloatType;
+use crate::tensor::{ChannelAxes, FloatType, Shape};
 use std::ops::Range;
 
 /// A division of a tensor's elements, in storage order, into groups that share a scale.
 ///
 /// The elements form rows of equal length, and each row is divided into groups of equal
 /// length; the last group of a row may be shorter. Groups are numbered in storage order.
+///
+/// Groups along an axis that is not the first are strided: elements of one group do not follow
+/// each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Groups {
     elements: u64,
     row: u64,
     group: u64,
+    strided: Option<Strided>,
+}
+
+/// Groups whose elements lie apart: every `span` elements are divided into runs of `run`
+/// elements that belong to the groups in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Strided {
+    /// Elements in a row of one group.
+    run: u64,
+    /// Groups in a span.
+    groups: u64,
+    /// Elements of all groups that are numbered one after another.
+    span: u64,
+}
+
+impl Strided {
+    fn of(&self, index: u64) -> u64 {
+        index / self.span * self.groups + index / self.run % self.groups
+    }
 }
 
 /// The intersection of a group with a run of consecutive elements.
@@ -31,7 +53,39 @@ impl Groups {
     /// Divides `elements` elements into rows of `row` and groups of `group` elements; zero
     /// counts as one.
     pub(crate) fn new(elements: u64, row: u64, group: u64) -> Groups {
-        Groups { elements, row: row.max(1), group: group.max(1) }
+        Groups { elements, row: row.max(1), group: group.max(1), strided: None }
+    }
+
+    /// The output channels of a tensor of `shape`.
+    pub(crate) fn channels(shape: &Shape) -> Groups {
+        let length = shape.channel_len();
+        let contiguous = Groups::new(shape.elements(), length, length);
+        let Some((major, _)) = shape.channel_major() else { return contiguous };
+        let groups = major.channels();
+        let strided = match (shape.channel_axes(), shape.dims()) {
+            (ChannelAxes::Second, [_, channels, inner @ ..]) => {
+                let run = inner.iter().product();
+                Strided { run, groups: *channels, span: shape.elements() }
+            }
+            (_, [_, rows, columns]) => Strided { run: 1, groups: *columns, span: rows * columns },
+            _ => return contiguous,
+        };
+        let group = shape.elements() / groups.max(1);
+        Groups { elements: shape.elements(), row: group, group, strided: Some(strided) }
+    }
+
+    /// Whether elements of one group lie apart from each other.
+    pub(crate) fn are_strided(&self) -> bool {
+        self.strided.is_some()
+    }
+
+    /// The groups that the elements of a range lie in; all groups if they are strided.
+    pub(crate) fn touched_by(&self, range: &Range<u64>) -> Range<u64> {
+        match (self.strided, range.is_empty()) {
+            (Some(_), false) => 0..self.count(),
+            (None, false) => self.of(range.start)..self.of(range.end - 1) + 1,
+            (_, true) => self.of(range.start)..self.of(range.start),
+        }
     }
 
     /// The start of the group that holds element `index`.
@@ -42,6 +96,9 @@ impl Groups {
 
     /// Whether every boundary between these groups is also a boundary between `finer` groups.
     pub(crate) fn is_union_of(&self, finer: &Groups) -> bool {
+        if self.are_strided() || finer.are_strided() {
+            return false;
+        }
         let whole_rows = self.group == self.row && self.row.is_multiple_of(finer.row);
         let same_rows = self.row == finer.row && self.group.is_multiple_of(finer.group);
         whole_rows || same_rows
@@ -71,11 +128,19 @@ impl Groups {
 
     /// The number of the group that holds element `index`.
     pub fn of(&self, index: u64) -> u64 {
+        if let Some(strided) = &self.strided {
+            return strided.of(index);
+        }
         index / self.row * self.row.div_ceil(self.group) + index % self.row / self.group
     }
 
-    /// The elements of the group that holds element `index`.
+    /// The elements around element `index` that follow each other in its group: all elements
+    /// of the group unless groups are strided.
     pub fn around(&self, index: u64) -> Range<u64> {
+        if let Some(Strided { run, .. }) = self.strided {
+            let start = index / run * run;
+            return start..(start + run).min(self.elements);
+        }
         let start = self.group_start(index);
         let row_end = index / self.row * self.row + self.row;
         start..start.saturating_add(self.group).min(row_end).min(self.elements)
@@ -90,10 +155,7 @@ impl Groups {
             if at >= range.end {
                 return None;
             }
-            let row_start = at / groups.row * groups.row;
-            let in_group = (at - row_start) / groups.group + 1;
-            let end =
-                (row_start + in_group * groups.group).min(row_start + groups.row).min(range.end);
+            let end = groups.around(at).end.min(range.end);
             let segment = (groups.of(at), at..end);
             at = end;
             Some(segment)
@@ -116,5 +178,40 @@ impl Groups {
             let bytes = bytes.get(range).unwrap_or_default();
             GroupSlice { group, start: elements.start, positions, bytes }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channels(dims: &[u64], axes: ChannelAxes) -> Groups {
+        Groups::channels(&Shape::new(dims).expect("fits").with_channel_axes(axes))
+    }
+
+    fn numbers(groups: &Groups, elements: u64) -> Vec<u64> {
+        (0..elements).map(|index| groups.of(index)).collect()
+    }
+
+    #[test]
+    fn strided_groups_are_numbered_by_output_channel() {
+        let conv1d = channels(&[2, 3], ChannelAxes::Second);
+        assert_eq!((conv1d.count(), conv1d.are_strided()), (3, true));
+        assert_eq!(numbers(&conv1d, 6), [0, 1, 2, 0, 1, 2]);
+        let transposed = channels(&[2, 3, 2], ChannelAxes::Second);
+        assert_eq!(numbers(&transposed, 12), [0, 0, 1, 1, 2, 2, 0, 0, 1, 1, 2, 2]);
+        let experts = channels(&[2, 2, 3], ChannelAxes::FirstAndLast);
+        assert_eq!((experts.count(), experts.touched_by(&(0..1))), (6, 0..6));
+        assert_eq!(numbers(&experts, 12), [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]);
+        for groups in [conv1d, transposed, experts] {
+            let segments: Vec<_> = groups.segments(1..6).collect();
+            assert_eq!(segments.first().map(|(_, range)| range.start), Some(1));
+            assert_eq!(segments.last().map(|(_, range)| range.end), Some(6));
+            for (group, elements) in segments {
+                assert!(elements.clone().all(|index| groups.of(index) == group));
+            }
+        }
+        assert!(!channels(&[2, 3], ChannelAxes::First).are_strided());
+        assert!(!channels(&[0, 3], ChannelAxes::Second).are_strided());
     }
 }

@@ -7,6 +7,7 @@
 
 mod analysis;
 mod calibration;
+mod channel_major;
 mod chunks;
 mod clipping;
 mod dequantize;
@@ -53,7 +54,7 @@ pub use statistics::{ErrorStatistics, ErrorSums, LevelSet, Moments, Range, Stati
 pub use value_histogram::{HistogramBuilder, ValueHistogram};
 
 pub(crate) use analysis::{
-    AnalysisState, FirstPassResult, FurtherPassResult, MAX_KEPT_BYTES, TensorAnalyzer,
+    AnalysisState, BothOrders, FirstPassResult, FurtherPassResult, MAX_KEPT_BYTES, TensorAnalyzer,
     clip_of_stream,
 };
 pub(crate) use calibration::narrowed_scale;

@@ -1,5 +1,6 @@
 //! Quantizing one tensor in memory.
 
+use crate::quantization::channel_major::channel_major;
 use crate::quantization::group_scales::{GroupScales, ScaledGroup};
 use crate::quantization::kernels;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
@@ -63,13 +64,24 @@ impl Quantizer {
         NotQuantizable::check(&kernels::range(dtype, bytes))?;
         let mut values = vec![0i8; bytes.len() / dtype.size()];
         let mut scales = Vec::new();
-        let group_scales = GroupScales::new(*self, rounding, shape, None);
+        // Elements of strided groups do not lie side by side, so their scales are found before.
+        let known = match self.scheme.groups(shape).are_strided() {
+            true => channel_major(bytes, dtype.size(), shape),
+            false => None,
+        };
+        let known = known.map(|(major, elements)| {
+            let groups = GroupScales::new(*self, rounding, &major, None);
+            groups.scaled(0, dtype, &elements).map(|group| group.scale).collect()
+        });
+        let known: Option<Vec<f32>> = known.transpose()?;
+        let group_scales = GroupScales::new(*self, rounding, shape, None).known(known.as_deref());
         for ScaledGroup { slice, scale } in group_scales.scaled(0, dtype, bytes) {
             let scale = scale?;
             let values = values.get_mut(slice.positions).unwrap_or_default();
             kernels::quantize(dtype, slice.bytes, scale, rounding, values);
             scales.push(scale);
         }
+        let scales = known.unwrap_or(scales);
         let (shape, scheme) = (shape.clone(), self.scheme);
         Ok(QuantizedTensor { shape, scheme, original: dtype, values, scales })
     }

@@ -3,7 +3,7 @@
 use crate::quantization::groups::Groups;
 use crate::quantization::preset::Preset;
 use crate::quantization::quantization_type::QuantizationType;
-use crate::tensor::{BlockType, Shape};
+use crate::tensor::{BlockType, ChannelAxes, Shape};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -20,9 +20,9 @@ pub enum QuantizationMode {
 pub enum QuantizationScheme {
     /// One scale for the whole tensor.
     PerTensor(QuantizationMode, QuantizationType),
-    /// One scale per output channel: per slice along axis 0, or per row of each expert's
-    /// matrix if a tensor holds all experts of a layer (see
-    /// [`ChannelAxes`](crate::tensor::ChannelAxes)).
+    /// One scale per output channel: per slice along axis 0, along axis 1 of a transposed
+    /// convolution or `Conv1D`, or per row or column of each expert's matrix if a tensor holds
+    /// all experts of a layer (see [`ChannelAxes`](crate::tensor::ChannelAxes)).
     PerChannel(QuantizationMode, QuantizationType),
     /// One scale per block of contiguous elements of the last axis; the number is the length
     /// of a block. If the last axis is shorter than a block, as in a convolution's kernel, the
@@ -111,7 +111,7 @@ impl QuantizationScheme {
     pub fn groups(self, shape: &Shape) -> Groups {
         let (row, group) = match self {
             Self::PerTensor(..) => (shape.elements(), shape.elements()),
-            Self::PerChannel(..) => (shape.channel_len(), shape.channel_len()),
+            Self::PerChannel(..) => return Groups::channels(shape),
             Self::Preset(preset) => {
                 let rows = shape.channel_len().saturating_mul(preset.rows_together());
                 (rows, rows)
@@ -127,14 +127,19 @@ impl QuantizationScheme {
 
     /// The shape of the stored scales of a tensor of `shape`: `[1]` per tensor, `[out, 1]`
     /// per channel (`[experts, out, 1]` for fused experts), the last axis divided by the block
-    /// length per block.
+    /// length per block. Channels along another axis than the first have scales of the tensor's
+    /// rank, with 1 for each axis that shares them: `[1, out, 1, 1]`.
     pub fn scale_shape(self, shape: &Shape) -> Shape {
         let dims: Vec<u64> = match self {
             Self::Preset(preset) => preset.scale_dims(shape).to_vec(),
             Self::PerTensor(..) => vec![1],
-            Self::PerChannel(..) => match shape.rank() {
-                0 | 1 => vec![shape.channels()],
-                _ => shape.channel_dims().iter().copied().chain([1]).collect(),
+            Self::PerChannel(..) => match (shape.channel_axes(), shape.dims()) {
+                _ if shape.channel_major().is_none() => leading_scale_dims(shape),
+                (ChannelAxes::Second, [_, channels, inner @ ..]) => {
+                    [1, *channels].into_iter().chain(inner.iter().map(|_| 1)).collect()
+                }
+                (_, [experts, _, columns]) => vec![*experts, 1, *columns],
+                _ => leading_scale_dims(shape),
             },
             Self::Ggml(block) => {
                 return Self::per_block(block.elements() as u32).scale_shape(shape);
@@ -165,6 +170,14 @@ impl QuantizationScheme {
         }
         let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
         values + self.groups(shape).count() * scale_bytes
+    }
+}
+
+/// The shape of the scales of channels along leading axes.
+fn leading_scale_dims(shape: &Shape) -> Vec<u64> {
+    match shape.rank() {
+        0 | 1 => vec![shape.channels()],
+        _ => shape.channel_dims().iter().copied().chain([1]).collect(),
     }
 }
 
@@ -294,7 +307,6 @@ impl FromStr for Rounding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::ChannelAxes;
 
     #[test]
     fn schemes_survive_formatting_and_parsing() {

@@ -1,9 +1,10 @@
-//! The leading axes of a weight that enumerate its output channels.
+//! The axes of a weight that enumerate its output channels.
 
-/// The leading axes of a weight whose slices are its output channels.
+/// The axes of a weight along which its output channels are counted.
 ///
-/// Elements of one output channel share a scale in per-channel schemes, so every channel must
-/// be a contiguous run of elements in storage order.
+/// Elements of one output channel share a scale in per-channel schemes. Channels counted along
+/// leading axes are contiguous runs of elements in storage order; those of
+/// [`ChannelAxes::Second`] and [`ChannelAxes::FirstAndLast`] are not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChannelAxes {
     /// `[out, …]`: one channel for each slice along axis 0.
@@ -11,10 +12,14 @@ pub enum ChannelAxes {
     First,
     /// `[experts, out, in]`: one channel for each row of each expert's matrix.
     FirstTwo,
+    /// `[in, out, …]`: a transposed convolution, or the `Conv1D` of GPT-2.
+    Second,
+    /// `[experts, in, out]`: one channel for each column of each expert's matrix.
+    FirstAndLast,
 }
 
 impl ChannelAxes {
-    /// The axes for a tensor with this name and these dimensions.
+    /// The axes for a tensor with this name and these dimensions, as far as the name tells.
     ///
     /// [`ChannelAxes::FirstTwo`] needs both a rank of three and a name that says the experts
     /// of a layer are stored in one tensor: `….experts.gate_up_proj` (Hugging Face) or
@@ -34,12 +39,35 @@ impl ChannelAxes {
         }
     }
 
-    /// Number of leading axes.
+    /// Number of leading axes whose slices are contiguous rows: those of output channels, or,
+    /// where channels are not contiguous, of the inputs that stand in their place.
     pub fn count(self) -> usize {
         match self {
-            ChannelAxes::First => 1,
-            ChannelAxes::FirstTwo => 2,
+            ChannelAxes::First | ChannelAxes::Second => 1,
+            ChannelAxes::FirstTwo | ChannelAxes::FirstAndLast => 2,
         }
+    }
+
+    /// The axis of the rows that output channels are within an expert or a layer.
+    pub fn output_axis(self) -> usize {
+        match self {
+            ChannelAxes::First => 0,
+            ChannelAxes::FirstTwo | ChannelAxes::Second => 1,
+            ChannelAxes::FirstAndLast => 2,
+        }
+    }
+
+    /// The order of the axes of a tensor of `rank` that puts those of its output channels
+    /// first. `None` if they are first.
+    pub fn channel_major(self, rank: usize) -> Option<Vec<usize>> {
+        let swapped = match (self, rank) {
+            (ChannelAxes::Second, 2..) => (0, 1),
+            (ChannelAxes::FirstAndLast, 3) => (1, 2),
+            _ => return None,
+        };
+        let mut order: Vec<usize> = (0..rank).collect();
+        order.swap(swapped.0, swapped.1);
+        Some(order)
     }
 }
 
@@ -67,5 +95,14 @@ mod tests {
         ] {
             assert_eq!(ChannelAxes::for_tensor(name, &[4, 8, 16]), ChannelAxes::First, "{name}");
         }
+    }
+
+    #[test]
+    fn channel_major_order_puts_output_channels_first() {
+        assert_eq!(ChannelAxes::First.channel_major(4), None);
+        assert_eq!(ChannelAxes::FirstTwo.channel_major(3), None);
+        assert_eq!(ChannelAxes::Second.channel_major(1), None);
+        assert_eq!(ChannelAxes::Second.channel_major(4), Some(vec![1, 0, 2, 3]));
+        assert_eq!(ChannelAxes::FirstAndLast.channel_major(3), Some(vec![0, 2, 1]));
     }
 }

@@ -121,10 +121,41 @@ impl Shape {
     }
 
     /// The leading axes along which output channels are counted; all axes of a shape that has
-    /// fewer.
+    /// fewer. Where the output channels are not contiguous ([`Shape::channel_major`]), this and
+    /// [`Shape::channels`] count contiguous rows all the same.
     pub fn channel_dims(&self) -> &[u64] {
         let dims = self.dims();
         dims.get(..self.channel_axes.count()).unwrap_or(dims)
+    }
+
+    /// The axes along which output channels are counted.
+    pub fn channel_axes(&self) -> ChannelAxes {
+        self.channel_axes
+    }
+
+    /// The same dimensions with contiguous rows in the place of output channels that are not.
+    pub(crate) fn with_contiguous_channels(&self) -> Shape {
+        let axes = match self.channel_axes {
+            ChannelAxes::Second => ChannelAxes::First,
+            ChannelAxes::FirstAndLast => ChannelAxes::FirstTwo,
+            leading => leading,
+        };
+        self.clone().with_channel_axes(axes)
+    }
+
+    /// The shape with the axes of output channels first, and the order of the axes that gives
+    /// it. `None` if they are first, or if the tensor has no elements.
+    pub fn channel_major(&self) -> Option<(Shape, Vec<usize>)> {
+        let order = self.channel_axes.channel_major(self.rank())?;
+        let dims: Vec<u64> =
+            order.iter().filter_map(|&axis| self.dims().get(axis).copied()).collect();
+        let axes = match self.channel_axes {
+            ChannelAxes::FirstAndLast => ChannelAxes::FirstTwo,
+            _ => ChannelAxes::First,
+        };
+        // The product does not depend on the order.
+        let shape = Shape::new(dims)?.with_channel_axes(axes);
+        (self.elements > 0).then_some((shape, order))
     }
 
     /// The dimensions.

@@ -13,6 +13,7 @@ mod gguf_importance;
 mod json;
 mod numpy;
 mod others;
+mod output_axes;
 mod packed;
 mod packed_fixtures;
 mod packed_mutations;

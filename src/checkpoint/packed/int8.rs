@@ -109,7 +109,6 @@ impl Int8 {
 
     /// Returns the numbers of the groups that contain the elements of `range`.
     pub fn groups_of(&self, range: &Range<u64>) -> Range<u64> {
-        let first = self.groups().of(range.start);
-        if range.is_empty() { first..first } else { first..self.groups().of(range.end - 1) + 1 }
+        self.groups().touched_by(range)
     }
 }

@@ -198,15 +198,16 @@ fn int8(
             stored.name
         )
     })?;
-    // Versions without support for fused experts wrote one scale per expert.
+    // The shape of the scales tells the axes of the channels. Versions without support for fused
+    // experts wrote one scale per expert.
     let axes = ChannelAxes::for_tensor(&stored.name, stored.shape.dims());
-    let shapes =
-        [axes, ChannelAxes::First].map(|axes| stored.shape.clone().with_channel_axes(axes));
+    let all = [axes, ChannelAxes::First, ChannelAxes::Second, ChannelAxes::FirstAndLast];
+    let shapes = all.map(|axes| stored.shape.clone().with_channel_axes(axes));
     let expected = shapes.each_ref().map(|shape| scheme.scale_shape(shape));
     let matching =
         shapes.into_iter().zip(&expected).find(|(_, expected)| **expected == scale.shape);
     let (Some((shape, _)), Some(scale_type)) = (matching, scale.dtype.float()) else {
-        let [expected, _] = expected;
+        let [expected, ..] = expected;
         let found = format!("{} {}", scale.dtype, scale.shape);
         return Err(format!("its scales are {found}, expected floats of {expected}"));
     };

@@ -16,7 +16,8 @@ use crate::export::formats::torchao::Torchao;
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, WeightLayout};
-use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::plan::Plan;
+use crate::quantization::{QuantizationScheme, Quantizer, ScaleStorage};
 use crate::tensor::TensorId;
 use std::path::Path;
 
@@ -108,10 +109,33 @@ pub(crate) fn lay_out(
 ) -> Result<(), SaveError> {
     match &request.task {
         Task::Quantize { plan, format } => {
+            if let Some(why) = axis_obstacle(checkpoint, plan, *format) {
+                return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+            }
             format.writer().lay_out(checkpoint, plan, request, output_plan)
         }
         Task::Dequantize { to } => dequantized::lay_out(checkpoint, *to, request, output_plan),
     }
+}
+
+/// Why a format cannot hold the scales of a marked tensor whose output channels lie along
+/// another axis than the first.
+fn axis_obstacle(checkpoint: &Checkpoint, plan: &Plan, format: OutputFormat) -> Option<String> {
+    if matches!(format, OutputFormat::Safetensors | OutputFormat::FakeQuantized) {
+        return None;
+    }
+    let is_strided = |(id, quantizer): &(TensorId, Quantizer)| {
+        let scheme = quantizer.scheme;
+        matches!(scheme, QuantizationScheme::PerChannel(..))
+            && checkpoint.tensor(*id).shape.channel_major().is_some()
+    };
+    let (id, _) = plan.iter().find(is_strided)?;
+    let tensor = checkpoint.tensor(id);
+    let (name, format) = (tensor.name.escape_debug(), format.name());
+    let axis = tensor.shape.channel_axes().output_axis();
+    Some(format!(
+        "tensor '{name}' cannot be {format}: its output channels lie along axis {axis}, expected axis 0; leave it out, or choose --format safetensors"
+    ))
 }
 
 /// Opens a written file with the library that owns its format.

@@ -174,12 +174,21 @@ impl<'c> Pairing<'c> {
         }
     }
 
+    /// The shape that was divided into groups. The output's own says of a quantized tensor
+    /// along which axes channels lie; that of floats may lack the configuration that does.
+    fn grouped_shape(&self, pair: &Pair) -> &Shape {
+        match pair.matched {
+            Match::FakeQuantized(..) => &self.source.tensor(pair.source).shape,
+            _ => &self.out.tensor(pair.out).shape,
+        }
+    }
+
     /// Returns the tensors whose scales must be computed before chunks are compared: those with
     /// groups longer than a chunk.
     pub fn to_calibrate(&self) -> impl Iterator<Item = (TensorId, Quantizer, Rounding)> {
         self.pairs.iter().filter_map(|pair| {
             let (quantizer, rounding) = self.quantizer(pair)?;
-            let groups = quantizer.scheme.groups(&self.out.tensor(pair.out).shape);
+            let groups = quantizer.scheme.groups(self.grouped_shape(pair));
             let has_global = quantizer.scheme.preset().is_some_and(Preset::has_global_scale);
             (has_global || !self.chunks(pair).hold(&groups)).then_some((
                 pair.source,

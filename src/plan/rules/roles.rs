@@ -1,5 +1,7 @@
 //! The role of a tensor, derived from its name.
 
+use crate::checkpoint::output_axes::CONV1D_LAYERS;
+
 /// Path components of layers that choose experts.
 const ROUTERS: [&str; 6] = ["gate", "gates", "router", "routers", "shared_expert_gate", "wg"];
 
@@ -65,20 +67,6 @@ const VISION: [&str; 10] = [
     "multi_modal_projector",
     "mm_projector",
     "vision_projection",
-];
-
-/// Names of `Conv1D` layers in the architectures below. Their weights are `[in, out]`.
-const CONV1D: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
-
-/// Architectures with `Conv1D` layers in attention and MLP.
-pub(super) const CONV1D_ARCHITECTURES: [&str; 7] = [
-    "gpt2",
-    "openai-gpt",
-    "imagegpt",
-    "decision_transformer",
-    "clvp",
-    "clvp_decoder",
-    "clvp_encoder",
 ];
 
 fn is_number(part: &str) -> bool {
@@ -166,7 +154,7 @@ pub(super) fn is_vision(module: &str) -> bool {
 
 /// Returns whether a module has the name of a `Conv1D` layer.
 pub(super) fn is_conv1d_name(module: &str) -> bool {
-    CONV1D.contains(&last(module))
+    CONV1D_LAYERS.contains(&last(module))
 }
 
 /// Returns the path up to `experts` for a layer of one expert; `None` for other layers.

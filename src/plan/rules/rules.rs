@@ -1,5 +1,6 @@
 //! A target applied to one checkpoint.
 
+use crate::checkpoint::output_axes::CONV1D_ARCHITECTURES;
 use crate::checkpoint::{Checkpoint, Result};
 use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::marks::Plan;
@@ -161,7 +162,7 @@ impl TargetRules {
         if roles::is_table(module) {
             return Some(Reason::LookupTable);
         }
-        let transposed = roles::CONV1D_ARCHITECTURES.iter().any(|m| architecture.is_or_holds(m));
+        let transposed = CONV1D_ARCHITECTURES.iter().any(|m| architecture.is_or_holds(m));
         if transposed && roles::is_conv1d_name(module) {
             return Some(Reason::Conv1d);
         }

@@ -5,6 +5,7 @@
 //! `quantization` does not import this folder.
 
 mod analyzer;
+mod both_orders;
 mod channel_losses;
 mod coded;
 mod diagnostics;
@@ -30,5 +31,6 @@ pub use results::{Analysis, Outcome, Quantized};
 pub use spec::{AnalysisSpec, ErrorDetail, ScaleStorage};
 
 pub(crate) use analyzer::{AnalysisState, FirstPassResult, FurtherPassResult, TensorAnalyzer};
+pub(crate) use both_orders::BothOrders;
 pub(crate) use strategy::MAX_KEPT_BYTES;
 pub(crate) use streamed_clip::clip_of_stream;
