@@ -1,4 +1,4 @@
-//! The progress line on standard error: bytes, GB/s and the time left.
+//! The progress line on standard error: bytes, bytes per second and the time left.
 
 use crate::job::Progress;
 use crate::text::figures;
@@ -47,10 +47,10 @@ impl Drop for ProgressLine {
 fn line(doing: &str, done: u64, total: u64, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64();
     let mut line = format!(
-        "{doing}  {} of {}  {:.2} GB/s",
+        "{doing}  {} of {}  {}",
         figures::bytes(done),
         figures::bytes(total),
-        rate / 1e9
+        figures::rate(rate)
     );
     if total > done && rate > 0.0 {
         let left = ((total - done) as f64 / rate).ceil() as u64;
@@ -77,6 +77,6 @@ mod tests {
             line("writing", 1_000_000_000, 91_000_000_000, second),
             "writing  1.00 GB of 91.0 GB  1.00 GB/s  ETA 1:30 min"
         );
-        assert_eq!(line("writing", 0, 0, second), "writing  0 B of 0 B  0.00 GB/s");
+        assert_eq!(line("writing", 0, 0, second), "writing  0 B of 0 B  0 B/s");
     }
 }

@@ -22,13 +22,14 @@ const BLOCK_BYTES: u64 = 1 << 20;
 const RUN_BLOCKS: u64 = 4;
 
 /// Number of blocks fetched ahead of a reader.
-const AHEAD_BLOCKS: u64 = 16;
+const AHEAD_BLOCKS: u64 = 32;
 
-/// Maximum number of blocks in memory, for all files together: 64 MiB.
-const MAX_BLOCKS: usize = 64;
+/// Maximum number of blocks in memory, for all files together: 48 MiB. Answers that are
+/// being received add up to 16 MiB.
+const MAX_BLOCKS: usize = 48;
 
 /// Number of requested or unread blocks above which nothing is fetched ahead.
-const MAX_PENDING_BLOCKS: usize = 48;
+const MAX_PENDING_BLOCKS: usize = 40;
 
 /// Number of connections for read-ahead, in addition to those of the readers.
 const CONNECTIONS: usize = 8;
