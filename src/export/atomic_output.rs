@@ -114,11 +114,9 @@ fn may_be_replaced(request: &Request) -> Result<(), SaveError> {
     let wants_file = crate::export::request::is_single_file(out);
     let Ok(metadata) = fs::metadata(out) else { return Ok(()) };
     match (metadata.is_dir(), wants_file) {
-        (true, true) => {
-            unfit("is a directory, and the output is to be a file; choose another path")
-        }
+        (true, true) => unfit("is a directory, but the output is a file; choose another path"),
         (false, false) => unfit(
-            "is a file, and the output is to be a directory; choose another path, or one that ends in .safetensors",
+            "is a file, but the output is a directory; choose another path, or one that ends in .safetensors",
         ),
         (false, true) => Ok(()),
         (true, false) => {
@@ -294,7 +292,7 @@ impl AtomicOutput {
             let lock = open_temporary(&path, directory).map_err(fail)?;
             match lock.try_lock() {
                 Err(TryLockError::WouldBlock) => {
-                    let why = "another save to this path is under way".to_owned();
+                    let why = "another save to this path is running".to_owned();
                     return Err(SaveError::Unfit { path: out, why });
                 }
                 Err(TryLockError::Error(e)) if e.kind() != io::ErrorKind::Unsupported => {
@@ -531,7 +529,7 @@ fn refuse_link(path: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     let shared = false;
     match metadata.is_symlink() || shared {
-        true => Err(io::Error::other("is a link where a temporary file is to be; remove it")),
+        true => Err(io::Error::other("is a link at the path of a temporary file; remove it")),
         false => Ok(()),
     }
 }

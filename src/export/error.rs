@@ -33,10 +33,10 @@ pub enum SaveError {
     #[error("{}: {why}", path.display())]
     Unfit { path: PathBuf, why: String },
     /// A tensor of the output differs from the plan.
-    #[error("{}, tensor '{}': what was written is not what the plan promised: {why}", path.display(), tensor.escape_debug())]
+    #[error("{}, tensor '{}': the output differs from the plan: {why}", path.display(), tensor.escape_debug())]
     TensorDiffers { path: PathBuf, tensor: String, why: String },
     /// A file of the output differs from the plan.
-    #[error("{}: what was written is not what the plan promised: {why}", path.display())]
+    #[error("{}: the output differs from the plan: {why}", path.display())]
     FileDiffers { path: PathBuf, why: String },
 }
 

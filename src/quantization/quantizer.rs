@@ -41,7 +41,7 @@ pub enum NotQuantizable {
     )]
     NonFinite { nan: u64, inf: u64, first: u64 },
     /// The scale exceeds the type it is stored in.
-    #[error("its largest magnitude {absmax:e} is beyond what its scale can hold")]
+    #[error("its largest magnitude {absmax:e} exceeds the range of its scale")]
     ScaleOverflow { absmax: f64 },
     /// The scheme can be analyzed but not saved.
     #[error("{0} values can be measured, not saved")]

@@ -122,7 +122,7 @@ fn missing_shards_and_scales_are_named() {
     let saved = Saved::new(&VLLM);
     let name = "model.layers.0.mlp.up_proj.weight";
     saved.rename(&format!("{name}_scale\""), &format!("{name}_other\""));
-    saved.fails(&[], &[name, "no scale lies beside it"]);
+    saved.fails(&[], &[name, "its scale is missing"]);
     let saved = Saved::new(&VLLM);
     std::fs::remove_file(saved.path.join("model-00004-of-00004.safetensors")).expect("there");
     saved.fails(&[], &["model-00004-of-00004.safetensors"]);

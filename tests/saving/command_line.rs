@@ -169,7 +169,7 @@ fn verify_finds_a_changed_file() {
     bytes[last] ^= 1;
     std::fs::write(&out, bytes).expect("own file");
     let (code, sentence) = failure(&["verify", &out, "--against", "demo:"]);
-    assert!(code == 1 && sentence.contains("not what the plan promised"), "{sentence}");
+    assert!(code == 1 && sentence.contains("the output differs from the plan"), "{sentence}");
 }
 
 #[test]

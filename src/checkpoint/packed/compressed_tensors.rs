@@ -408,7 +408,7 @@ fn packing(
                 Some(false) => fitting.push(Packing::Words { bits }),
                 None => {
                     return Err(format!(
-                        "its {words} words can hold its {bits}-bit values in two ways, and config.json gives no version of compressed-tensors"
+                        "its {words} words have two possible layouts for {bits}-bit values, and config.json gives no version of compressed-tensors"
                     ));
                 }
             },

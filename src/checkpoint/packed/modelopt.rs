@@ -49,7 +49,10 @@ fn nvfp4(
     let tiled = ScaleGrid::tiled_dims(rows, columns, NVFP4_GROUP);
     if listing.method().is_none() && scale.dims() == tiled {
         // ComfyUI uses the same names and shapes with another order.
-        return Err("its scales may be in row or in tile order, and nothing says which".into());
+        return Err(
+            "its scales may be in row order or in tile order, and nothing in the files tells which"
+                .into(),
+        );
     }
     global.single("global scale")?;
     let (column_factor, factor) = column_factor(listing, module, columns)?;
@@ -96,7 +99,9 @@ fn int4(
         group.ok_or_else(|| format!("its {groups} scales do not divide {columns} columns"))?;
     let configured = listing.module_number(module, &["group_size"]);
     if configured.is_some_and(|size| size > 0 && size as u64 != group) {
-        return Err(format!("its scales are of groups of {group}, config.json says another size"));
+        return Err(format!(
+            "its scales are for groups of {group}, but config.json gives another size"
+        ));
     }
     scale.shaped("scales", &[rows, groups])?;
     let (column_factor, factor) = column_factor(listing, module, columns)?;

@@ -177,7 +177,7 @@ impl Listing<'_> {
         }
         if self.is_excluded(module) {
             return Err(
-                "config.json lists its module under 'ignore', yet it is stored quantized".into()
+                "config.json lists its module under 'ignore', but it is stored quantized".into()
             );
         }
         let format = |map: &Map<String, Value>| {

@@ -172,7 +172,7 @@ impl Contents {
         let tensor = checkpoint.tensor(id);
         let learned = checkpoint.learned(id).filter(|learned| learned.scales.len() > 1);
         if transposed && quantizer.calibration == Calibration::Learned && learned.is_some() {
-            return Err(": its blocks lie across the output channels whose scales were learned; keep the layout of the source, or calibrate it by min-max".into());
+            return Err(": its blocks would span output channels, which have learned scales; keep the layout of the source, or calibrate it by min-max".into());
         }
         let dtype = scheme_in_burn(quantizer, shape).map_err(|why| format!(": {why}"))?;
         let scale_shape = quantizer.scheme.scale_shape(shape);

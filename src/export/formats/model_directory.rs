@@ -16,7 +16,7 @@ pub(super) fn model_obstacle(checkpoint: &Checkpoint) -> Option<String> {
     };
     if config.is_none() {
         return Some(
-            "there is no config.json beside it, which names the model's architecture".into(),
+            "its directory has no config.json, which names the model's architecture".into(),
         );
     }
     let quantized = checkpoint.ids().find_map(|id| Some((id, checkpoint.packed_format(id)?)));

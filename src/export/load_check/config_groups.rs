@@ -17,7 +17,7 @@ pub(super) fn find(
 ) -> Vec<Finding> {
     let quantized = checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_some()).count();
     let Some(config) = config else {
-        return vec![Finding::fails("there is no config.json beside it".to_owned())];
+        return vec![Finding::fails("its directory has no config.json".to_owned())];
     };
     let groups = groups(config);
     if groups.is_empty() {

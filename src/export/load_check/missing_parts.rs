@@ -24,19 +24,15 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
     let tensor = checkpoint.tensor(id);
     let name = tensor.name.escape_debug();
     let last = tensor.name.rsplit('.').next().unwrap_or_default();
-    let lies_alone = || {
-        Finding::fails(format!(
-            "tensor '{name}' is {}, and no scale lies beside it: a part of it is missing",
-            tensor.dtype
-        ))
-    };
+    let missing_scale =
+        || Finding::fails(format!("tensor '{name}' is {}, and its scale is missing", tensor.dtype));
     match checkpoint.content(id) {
         Content::Packed(format)
             if needs_scale
                 && VALUE_NAMES.contains(&last)
                 && !has_scale(checkpoint, format.as_ref()) =>
         {
-            Some(lies_alone())
+            Some(missing_scale())
         }
         Content::Packed(format) if format.decoded().is_none() => {
             let stored = format.name();
@@ -56,7 +52,7 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
             let is_coded = matches!(tensor.dtype, DType::I8 | DType::U8 | DType::I32)
                 || tensor.dtype.name().starts_with("F8");
             let is_network = checkpoint.role(id) == Role::Network;
-            (is_coded && is_network && VALUE_NAMES.contains(&last)).then(lies_alone)
+            (is_coded && is_network && VALUE_NAMES.contains(&last)).then(missing_scale)
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
             shown.push('/');
         }
         Finding::warns(format!(
-            "{shown} lies beside the weights and may be another copy of them, which some loaders read instead; remove it"
+            "{shown} may be another copy of the weights, which some loaders read instead; remove it"
         ))
     };
     found.iter().map(finding).collect()

@@ -95,8 +95,8 @@ fn check_no_others(root: &Path, expected: &HashSet<PathBuf>) -> Result<(), SaveE
     let names: Vec<_> = names.map(|name| format!("'{}'", name.display())).collect();
     let why = match names.as_slice() {
         [] => return Ok(()),
-        [one] => format!("{one} is neither from the source nor from the plan"),
-        all => format!("{} are neither from the source nor from the plan", all.join(", ")),
+        [one] => format!("{one} belongs neither to the source nor to the plan"),
+        all => format!("{} belong neither to the source nor to the plan", all.join(", ")),
     };
     Err(SaveError::FileDiffers { path: root.to_owned(), why })
 }

@@ -154,7 +154,9 @@ impl<'k> TensorVerifier<'k> {
                         let made = bytemuck::cast_slice(values);
                         let at = first_difference(bytemuck::cast_slice(written), made);
                         let index = slice.start + at.unwrap_or(0);
-                        return Some(format!("its element {index} is not what the source gives"));
+                        return Some(format!(
+                            "its element {index} differs from the one computed from the source"
+                        ));
                     }
                 }
             }
@@ -272,7 +274,10 @@ impl<'k> TensorVerifier<'k> {
             let written = self.out.stored(part, start..start + expected.len() as u64)?;
             if let Some(at) = first_difference(written, expected) {
                 let stored = stored.name.escape_debug();
-                let why = format!("byte {} of '{stored}' is not what the source gives", start + at);
+                let why = format!(
+                    "byte {} of '{stored}' differs from the one computed from the source",
+                    start + at
+                );
                 return Err(self.mismatch(pair, why));
             }
         }
@@ -313,7 +318,8 @@ impl<'k> TensorVerifier<'k> {
             None => Ok(sums.unwrap_or_default()),
             Some(at) => {
                 let number = range.start / block.elements() + at / block.bytes();
-                let wrong = format!("its block {number} is not what the source gives");
+                let wrong =
+                    format!("its block {number} differs from the one computed from the source");
                 let matrix = importance_file(out).filter(|_| !is_weighed);
                 Err(self.mismatch(pair, match matrix {
                     None => wrong,

@@ -80,7 +80,7 @@ impl Diagnostic {
             }
             Diagnostic::DeadChannels(_) => "they cost nothing in int8; they may have been pruned",
             Diagnostic::Duplicate(_) => {
-                "tied weights, or a copy: quantize both alike, or they are no longer the same"
+                "tied weights, or a copy: quantize both with the same scheme, or they will differ"
             }
         }
     }
