@@ -53,8 +53,8 @@ pub(super) fn hint(
         .then(|| "the weights were not downloaded".to_owned())
 }
 
-/// Describes the directory in which several workers leave their shares of an output: finished
-/// ones are called `2-of-7`, those that are being made `.unfinished-2-of-7.` and a random ending.
+/// Describes a directory with the shares that several workers made of an output. Finished shares
+/// are named `2-of-7`, unfinished ones `.unfinished-2-of-7.` with a random suffix.
 fn shares(directory: &Path) -> Option<String> {
     let parse = |name: &str| {
         let (index, count) = name.split_once("-of-")?;

@@ -8,7 +8,7 @@ use std::path::Path;
 pub(super) enum Address {
     /// A path in a repository of the Hub.
     Hub { repository: Repository, path: String },
-    /// A bucket of S3, and a path in it.
+    /// A path in a bucket of S3.
     S3 { bucket: String, path: String },
     /// The URL of a file.
     Http(String),

@@ -49,12 +49,12 @@ pub(super) struct Request<'r> {
     pub range: Option<&'r Range<u64>>,
     /// Sent to the first host only.
     pub token: Option<&'r str>,
-    /// The entity tag that the answer must have, where the server can check it.
+    /// The required entity tag, if the server can check it.
     pub if_match: Option<&'r str>,
 }
 
 impl<'r> Request<'r> {
-    /// A request for all that is at a URL.
+    /// Creates a request for the whole content of a URL.
     pub(super) fn to(url: &'r str) -> Request<'r> {
         Request { url, range: None, token: None, if_match: None }
     }

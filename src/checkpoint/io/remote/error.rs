@@ -28,7 +28,7 @@ pub(super) enum RemoteError {
     Changed,
     #[error("the server {host} redirects {why}, which is not followed")]
     Redirect { host: String, why: String },
-    /// What the server refused and what can be done, as one sentence.
+    /// A sentence that says what the server refused and what to do.
     #[error("{0}")]
     Refused(String),
     #[error(

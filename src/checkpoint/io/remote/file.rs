@@ -23,16 +23,16 @@ pub(crate) struct RemoteFile {
 struct Remote {
     location: FileLocation,
     size: u64,
-    /// The entity tag of the version that was first seen, where the location does not pin it.
+    /// The entity tag of the version seen first, unless the location determines the version.
     tag: OnceLock<String>,
-    /// Where redirects led. Signed links expire, so this may have to be found again.
+    /// The final URL after redirects. Signed URLs expire, so it may have to be resolved again.
     resolved: Mutex<Option<String>>,
 }
 
-/// Where a file is, and how its server is asked for it.
+/// The location of a file, and how it is requested.
 #[derive(Clone, Debug)]
 pub(super) enum FileLocation {
-    /// A URL that anyone may read.
+    /// A public URL.
     Url(String),
     /// A file of the Hub at a commit, by its URL. Requests carry the user's token.
     Hub { repository: Repository, url: String },
@@ -41,7 +41,7 @@ pub(super) enum FileLocation {
 }
 
 impl FileLocation {
-    /// The URL to ask for the file now.
+    /// Returns the URL for the next request.
     fn url(&self) -> Result<Cow<'_, str>, RemoteError> {
         match self {
             FileLocation::Url(url) | FileLocation::Hub { url, .. } => Ok(url.into()),
@@ -49,7 +49,7 @@ impl FileLocation {
         }
     }
 
-    /// The error that a response means.
+    /// Returns the error for a response.
     fn explain(&self, response: &mut FinalResponse) -> RemoteError {
         match self {
             FileLocation::Url(_) => response.error(),
@@ -62,14 +62,14 @@ impl FileLocation {
 }
 
 impl RemoteFile {
-    /// A file whose size is known.
+    /// Creates a file whose size is known.
     pub(super) fn new(location: FileLocation, size: u64, tag: Option<String>) -> RemoteFile {
         let tag = tag.map(OnceLock::from).unwrap_or_default();
         let remote = Arc::new(Remote { location, size, tag, resolved: Mutex::new(None) });
         RemoteFile { remote, blocks: Arc::new(Blocks::new(size)) }
     }
 
-    /// The file at a location. Its first bytes are fetched to learn its size and version.
+    /// Creates the file at a location. Fetches its first bytes to learn size and version.
     pub(super) fn at(location: FileLocation) -> Result<Arc<RemoteFile>, RemoteError> {
         let first = 0..blocks::HEAD_BYTES;
         let url = location.url()?;
@@ -120,7 +120,7 @@ impl RemoteFile {
         match location {
             // The URL names a commit.
             FileLocation::Hub { url, .. } => Some(url.clone()),
-            // A query may hold a signature, which differs from link to link.
+            // The query may contain a signature, which differs between links.
             FileLocation::Url(url) => {
                 let tag = tag.get()?;
                 let path = url.split(['?', '#']).next().unwrap_or_default();
@@ -169,7 +169,7 @@ impl Remote {
         let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(url) = &resolved {
             let response = client::send(Request { range: Some(&range), ..Request::to(url) })?;
-            // A link that has expired is found again below.
+            // An expired link is resolved again below.
             if !matches!(response.status, 400 | 401 | 403 | 404 | 410) {
                 return self.receive(response, range, out);
             }
@@ -227,8 +227,8 @@ impl Remote {
         check_length(&response, expected, received)
     }
 
-    /// Whether a response is of another version than the first one. The Hub's URLs name a commit,
-    /// and its servers' tags differ from each other.
+    /// Returns whether a response has another version than the first one. The Hub's URLs contain a
+    /// commit, and the tags of its servers differ.
     fn is_other_version(&self, response: &FinalResponse) -> bool {
         let Some(now) = response.header("etag") else { return false };
         match self.location {
@@ -240,7 +240,7 @@ impl Remote {
     }
 }
 
-/// A tag without its quotes, which some listings leave out.
+/// Removes the quotes of a tag, which some listings omit.
 fn bare(tag: &str) -> &str {
     tag.trim_matches('"')
 }

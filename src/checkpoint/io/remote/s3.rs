@@ -1,4 +1,4 @@
-//! Buckets of S3 and of servers that speak its protocol.
+//! Buckets of S3 and of compatible servers.
 
 use crate::checkpoint::io::remote::client::{self, FinalResponse, Request};
 use crate::checkpoint::io::remote::error::RemoteError;
@@ -10,25 +10,25 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a signed URL is good for. Every request is signed anew.
+/// Validity of a signed URL. Every request gets a new signature.
 const SIGNED_FOR: Duration = Duration::from_secs(900);
 
-/// Pages of a listing, of up to 1000 names each, that are read.
+/// Maximum number of pages of a listing; each has up to 1000 names.
 const MAX_PAGES: usize = 100;
 
-/// The longest page that is read.
+/// Maximum size of a page in bytes.
 const MAX_PAGE_BYTES: u64 = 8 << 20;
 
-/// Bytes of an error's description that are read.
+/// Maximum size of an error's description in bytes.
 const MAX_ERROR_BYTES: u64 = 16 << 10;
 
-/// A bucket, and how it is reached.
+/// A bucket and its access settings.
 #[derive(Debug)]
 pub(super) struct Bucket {
     name: String,
     endpoint: Option<String>,
     credentials: Option<Credentials>,
-    /// Where the bucket is. It is corrected if the server names another region.
+    /// The region of the bucket, corrected if the server names another one.
     region: Mutex<String>,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Object {
     pub tag: Option<String>,
 }
 
-/// What lies directly in a directory of a bucket.
+/// The content of a directory in a bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Directory {
     pub objects: BTreeMap<String, Object>,
@@ -47,12 +47,12 @@ pub(super) struct Directory {
 }
 
 impl Bucket {
-    /// The bucket of a name, reached as the process's settings say.
+    /// Creates a bucket with the settings of the process.
     pub(super) fn new(name: &str) -> Result<Bucket, RemoteError> {
         let S3Settings { endpoint, region, credentials } = S3Settings::of_process()?;
         let bucket =
             Bucket { name: name.to_owned(), endpoint, credentials, region: Mutex::new(region) };
-        // Fails now if the settings name no server.
+        // Fail early if the settings do not name a server.
         bucket.at(&bucket.region())?;
         Ok(bucket)
     }
@@ -63,7 +63,7 @@ impl Bucket {
 
     fn at(&self, region: &str) -> Result<rusty_s3::Bucket, RemoteError> {
         let (endpoint, style) = match &self.endpoint {
-            // Servers that are reached by an address have no names below it.
+            // Servers with an IP address have no subdomains.
             Some(endpoint) => (endpoint.clone(), UrlStyle::Path),
             None => {
                 let style =
@@ -79,19 +79,19 @@ impl Bucket {
             .map_err(|e| address(format!("the endpoint of S3 cannot be used: {e}")))
     }
 
-    /// A URL by which an object can be read for a while.
+    /// Returns a signed URL for reading an object for a limited time.
     pub(super) fn object_url(&self, key: &str) -> Result<String, RemoteError> {
         let bucket = self.at(&self.region())?;
         Ok(bucket.get_object(self.credentials.as_ref(), key).sign(SIGNED_FOR).to_string())
     }
 
-    /// A text that tells the object from all others, without a signature.
+    /// Returns a text that identifies the object, without a signature.
     pub(super) fn object_name(&self, key: &str) -> String {
         let endpoint = self.endpoint.as_deref().unwrap_or("s3");
         format!("{} {}/{key}", host(endpoint), self.name)
     }
 
-    /// Lists what lies directly below `prefix`, which is empty or ends in a slash.
+    /// Lists the content of `prefix`, which is empty or ends in a slash.
     pub(super) fn list(&self, prefix: &str) -> Result<Directory, RemoteError> {
         let mut found = Directory::default();
         let mut token: Option<String> = None;
@@ -163,7 +163,7 @@ impl Bucket {
         }
     }
 
-    /// Takes over the region that a response names. Returns whether it is another.
+    /// Adopts the region named in a response. Returns whether it changed.
     fn moves(&self, response: &FinalResponse, asked: &str) -> bool {
         let Some(named) = response.header("x-amz-bucket-region") else { return false };
         let is_region = |text: &str| {
@@ -176,13 +176,13 @@ impl Bucket {
         true
     }
 
-    /// A sentence about a refused request that says what to do.
+    /// Returns a sentence about a refused request that says what to do.
     pub(super) fn explain(&self, response: &mut FinalResponse) -> RemoteError {
         if !matches!(response.status, 400 | 403 | 404) {
             return response.error();
         }
         let mut body = Vec::new();
-        // The status alone says enough where there is no body.
+        // Without a body, the status is the whole description.
         let _ = response.read(MAX_ERROR_BYTES, &mut body);
         let body = String::from_utf8_lossy(&body);
         let code = body.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
@@ -213,7 +213,7 @@ impl Bucket {
     }
 }
 
-/// Whether a name can be one in a directory.
+/// Returns whether a name is valid in a directory.
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\\']) && !name.contains('\0')
 }

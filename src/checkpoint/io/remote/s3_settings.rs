@@ -1,4 +1,4 @@
-//! The environment variables and profile files by which AWS's own tools are set up.
+//! The environment variables and profile files that configure AWS's own tools.
 
 use crate::checkpoint::io::remote::error::RemoteError;
 use rusty_s3::Credentials;
@@ -7,26 +7,26 @@ use std::path::{Path, PathBuf};
 
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// Keys of a profile whose credentials come from a service or a program that is not asked here.
+/// Keys of profiles whose credentials come from a service or a program, which is not supported.
 const INDIRECT_KEYS: [&str; 5] =
     ["role_arn", "sso_session", "sso_start_url", "credential_process", "login_session"];
 
-/// How a bucket is reached.
+/// The access settings of buckets.
 #[derive(Debug)]
 pub(super) struct S3Settings {
-    /// The server, where it is not AWS.
+    /// The server, if it is not AWS.
     pub endpoint: Option<String>,
     pub region: String,
-    /// `None`: requests are not signed, which public buckets allow.
+    /// `None` for unsigned requests, which public buckets allow.
     pub credentials: Option<Credentials>,
 }
 
 impl S3Settings {
-    /// The settings of the process: environment variables first, then the profile.
+    /// Reads the settings of the process: environment variables first, then the profile.
     ///
     /// # Errors
     ///
-    /// If the profile is missing, or takes its credentials from elsewhere.
+    /// The profile is missing, or its credentials come from an unsupported source.
     pub(super) fn of_process() -> Result<S3Settings, RemoteError> {
         S3Settings::new(&|name| std::env::var(name).ok(), &|path| {
             std::fs::read_to_string(path).ok()
@@ -54,7 +54,7 @@ impl S3Settings {
             .or_else(|| section(&config, name))
             .unwrap_or_default();
         let shared = section(&file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), name);
-        // The credentials file wins.
+        // The credentials file has precedence.
         profile.extend(shared.unwrap_or_default());
         if chosen.is_some() && profile.is_empty() {
             return Err(RemoteError::Address(format!(
@@ -105,8 +105,8 @@ fn credentials(
     })
 }
 
-/// The keys of a section of a profile file; `None` if it is missing. Indented lines belong to
-/// the key before them and are left out.
+/// Returns the keys of a section of a profile file; `None` if it is missing. Indented lines belong
+/// to the previous key and are ignored.
 fn section(text: &str, name: &str) -> Option<HashMap<String, String>> {
     let mut found: Option<HashMap<String, String>> = None;
     let mut is_inside = false;

@@ -29,10 +29,10 @@ struct Sites {
     buckets: HashMap<String, Arc<BucketSite>>,
 }
 
-/// A bucket, as far as it was looked at.
+/// The known content of a bucket.
 struct BucketSite {
     bucket: Arc<Bucket>,
-    /// What lies in directories, by their paths.
+    /// The content of directories, by path.
     directories: Mutex<HashMap<String, Arc<Directory>>>,
     files: Mutex<HashMap<String, Arc<RemoteFile>>>,
 }
@@ -156,7 +156,7 @@ fn bucket_site(name: &str) -> Result<Arc<BucketSite>, RemoteError> {
 }
 
 impl BucketSite {
-    /// What lies in a directory. Each is listed once.
+    /// Returns the content of a directory. Each directory is listed once.
     fn directory(&self, path: &str) -> Result<Arc<Directory>, RemoteError> {
         let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = directories.get(path) {
@@ -172,7 +172,7 @@ impl BucketSite {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let directory = match self.directory(parent) {
             Ok(directory) => directory,
-            // Who may not list a bucket may still read an object of it.
+            // Objects may be readable even if the bucket cannot be listed.
             Err(refused @ RemoteError::Refused(_)) => {
                 return self.file(path, None).map(Entry::File).map_err(|_| refused);
             }
@@ -188,7 +188,7 @@ impl BucketSite {
         }
     }
 
-    /// The object at a path. `listed`: its size and tag, as far as known.
+    /// Returns the object at a path. `listed` has its size and tag, if known.
     fn file(
         &self,
         path: &str,
