@@ -13,7 +13,6 @@ use crossterm::{cursor, execute};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect, Size};
 use ratatui::{Frame, Terminal};
-use signal_hook::consts::SIGTSTP;
 use std::io::{self, Stdout, stdout};
 use std::thread::ThreadId;
 
@@ -51,9 +50,13 @@ impl Screen for TerminalGuard {
     }
 
     fn suspend(&mut self) -> io::Result<()> {
-        leave();
-        signal_hook::low_level::emulate_default_handler(SIGTSTP)?;
-        enter(self.captures_mouse)?;
+        // Only Unix has programs that stop until they are continued.
+        #[cfg(unix)]
+        {
+            leave();
+            signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP)?;
+            enter(self.captures_mouse)?;
+        }
         self.invalidate()
     }
 
