@@ -5,6 +5,7 @@ use crate::app::model::Model;
 use crate::app::tensor_metrics::Cost;
 use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point, shared_options};
+use crate::plan::composition;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use crate::text::figures;
@@ -114,7 +115,7 @@ impl Budget {
             let tensor = model.checkpoint.tensor(id);
             fixed = fixed
                 .saturating_sub(tensor.bytes)
-                .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
+                .saturating_add(model.bytes(id, quantizer.scheme));
         }
         self.curve = Curve::of_units(fixed, options);
         let bytes = self.own_bytes(model);
@@ -131,6 +132,13 @@ impl Budget {
         }
         let each = tensors.iter().map(|&id| choices(model, id, &self.schemes));
         Some(shared_options(each.collect::<Option<_>>()?))
+    }
+
+    /// The number of tensors of each type among those that the curve chooses schemes for:
+    /// `int4 212, fp8 31, float 9`.
+    pub fn composition(&self, plan: &Plan) -> String {
+        let chosen = self.choosable.iter().map(|&id| plan.get(id));
+        composition(chosen.map(|quantizer| quantizer.map(|quantizer| quantizer.scheme)))
     }
 
     fn own_bytes(&self, model: &Model) -> u64 {
@@ -306,7 +314,8 @@ fn choices(
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
                 let share = share(model, id, quantizer).unwrap_or(*noise_share);
-                choices.push(Choice::quantized(tensor, quantizer, share));
+                let choice = Choice::quantized(tensor, quantizer, share);
+                choices.push(Choice { bytes: model.bytes(id, scheme), ..choice });
             }
             Some(Cost::Impossible(_)) => measured = true,
             None => {}

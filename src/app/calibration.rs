@@ -9,10 +9,10 @@ use crate::quantization::QuantizationScheme;
 pub enum CalibrationState {
     /// There is no float tensor.
     NothingToDo,
-    /// `round` is the round that runs now, 0 or 1; `schemes` are those it measures.
+    /// `round` is the round that runs now; `schemes` are those it measures.
     Running {
         round: usize,
-        schemes: &'static [QuantizationScheme],
+        schemes: Vec<QuantizationScheme>,
         meter: Meter,
     },
     /// `meter` is that of the first round.
@@ -25,12 +25,17 @@ pub enum CalibrationState {
     Failed,
 }
 
-/// The schemes of each round. The first round measures the half of [`SCHEMES`] that holds the
-/// table's scheme, so that there is a ranking soon.
-pub(crate) fn rounds(scheme: QuantizationScheme) -> [&'static [QuantizationScheme]; 2] {
+/// The schemes of each round. The first round measures the half of [`SCHEMES`] that holds
+/// `scheme`, so that there is a ranking soon; the last one what else the target holds.
+pub(crate) fn rounds(
+    scheme: QuantizationScheme,
+    target: &[QuantizationScheme],
+) -> [Vec<QuantizationScheme>; 3] {
     let (coarse, blocks) = SCHEMES.split_at(2);
-    match blocks.contains(&scheme) {
+    let [first, second] = match blocks.contains(&scheme) {
         true => [blocks, coarse],
         false => [coarse, blocks],
-    }
+    };
+    let further = target.iter().copied().filter(|scheme| !SCHEMES.contains(scheme));
+    [first.to_vec(), second.to_vec(), further.collect()]
 }

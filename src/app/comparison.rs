@@ -2,15 +2,18 @@
 //! that are measured but cannot be saved.
 
 use crate::app::job_answer::JobAnswer;
-use crate::app::tensor_metrics::SCHEMES;
+use crate::app::model::Model;
+use crate::app::tensor_metrics::{SCHEMES, scheme_name};
+use crate::plan::default_calibration;
 use crate::quantization::{
-    AnalysisSpec, Calibration, ChannelDetail, Outcome, QuantizationMode, QuantizationScheme,
-    QuantizationType, Quantizer, Rounding,
+    AnalysisSpec, ChannelDetail, Outcome, QuantizationMode, QuantizationScheme, QuantizationType,
+    Quantizer,
 };
 use crate::tensor::TensorId;
+use std::borrow::Cow;
 
-/// Schemes that users compare int8 with; no output format holds them.
-pub const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
+/// Types that users compare int8 with, where the target does not hold them.
+const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
     (
         QuantizationScheme::PerChannel(QuantizationMode::Symmetric, QuantizationType::F8E4M3),
         "fp8 channel",
@@ -29,13 +32,43 @@ pub const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
     ),
 ];
 
+/// A row of the comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComparedScheme {
+    pub scheme: QuantizationScheme,
+    pub name: Cow<'static, str>,
+    /// Whether it can be chosen and saved for the target.
+    pub saved: bool,
+}
+
+/// The schemes to compare: those of the model, and where the target holds int8 only, the types
+/// that users compare int8 with.
+pub fn compared(model: &Model) -> Vec<ComparedScheme> {
+    let target = model.schemes();
+    let is_int8 = target.iter().all(|scheme| SCHEMES.contains(scheme));
+    let rows = model.scheme_rows().into_iter().map(|scheme| ComparedScheme {
+        scheme,
+        name: scheme_name(scheme),
+        saved: is_int8 || target.contains(&scheme),
+    });
+    let others = MEASURED_ONLY.map(|(scheme, name)| ComparedScheme {
+        scheme,
+        name: name.into(),
+        saved: false,
+    });
+    rows.chain(others.into_iter().filter(|_| is_int8)).collect()
+}
+
 /// The analysis that compares the schemes of a tensor.
-pub fn comparison(calibration: Calibration, rounding: Rounding) -> AnalysisSpec {
-    let further = MEASURED_ONLY.iter().map(|(scheme, _)| *scheme);
-    let schemes = SCHEMES.into_iter().chain(further);
-    let quantizer = |scheme| Quantizer { calibration, scheme };
-    let spec = AnalysisSpec::errors(schemes.map(quantizer).collect(), rounding);
-    AnalysisSpec { channels: ChannelDetail::Worst, ..spec }
+pub(crate) fn comparison(model: &Model) -> AnalysisSpec {
+    let calibration = default_calibration(&model.checkpoint);
+    let rows = compared(model).into_iter();
+    let quantizers = rows.map(|row| Quantizer { calibration, scheme: row.scheme }).collect();
+    AnalysisSpec {
+        channels: ChannelDetail::Worst,
+        shared_absmax: model.shared_absmax(),
+        ..AnalysisSpec::errors(quantizers, model.plan().rounding)
+    }
 }
 
 /// The comparison of one tensor's schemes.

@@ -16,7 +16,9 @@ use crate::job::{channels, clip, element_window, save};
 use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
 use crate::plan::target::Target;
-use crate::quantization::{Analysis, Outcome, QuantizationScheme, Quantizer, ValueHistogram};
+use crate::quantization::{
+    Analysis, AnalysisSpec, Outcome, QuantizationScheme, Quantizer, SharedAbsmax, ValueHistogram,
+};
 use crate::report::Format;
 use crate::tensor::TensorId;
 use std::path::PathBuf;
@@ -130,7 +132,8 @@ pub enum Effect {
     /// Measure every tensor. Replaces a calibration that is running.
     Calibrate {
         generation: u64,
-        schemes: &'static [QuantizationScheme],
+        schemes: Vec<QuantizationScheme>,
+        shared_absmax: SharedAbsmax,
     },
     StopCalibration,
     /// Measure these tensors before the others.
@@ -153,7 +156,7 @@ pub enum Effect {
     /// Compare the bytes of tensors with equal statistics.
     FindDuplicates(Candidates),
     /// Measure the schemes of a tensor. Replaces a comparison that is running.
-    CompareSchemes(TensorId),
+    CompareSchemes(TensorId, AnalysisSpec),
     /// Measure every output channel. Replaces a measurement that is running.
     ReadChannels(channels::Request),
     /// Measure the error of each of these marks.

@@ -14,7 +14,7 @@ pub struct FormatFit {
 
 /// Every container, in the order of the lists.
 pub(crate) fn containers() -> impl Iterator<Item = Container> {
-    let linear = LinearScheme::INT8.into_iter().map(Container::CompressedTensors);
+    let linear = LinearScheme::ALL.into_iter().map(Container::CompressedTensors);
     let others = [
         Container::Burn,
         Container::Gguf,

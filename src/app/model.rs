@@ -13,7 +13,7 @@ use crate::plan::{
 };
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme,
-    Quantizer, Rating, Thresholds,
+    Quantizer, Rating, SharedAbsmax, Thresholds,
 };
 use crate::tensor::TensorId;
 use crate::text::names;
@@ -128,17 +128,24 @@ impl Model {
         &self.rules
     }
 
-    /// The schemes that a mark may have, smallest first: those that are measured and that the
-    /// target allows.
+    /// The schemes that a mark may have, smallest first: those that the target allows.
     pub fn schemes(&self) -> &[QuantizationScheme] {
         &self.schemes
     }
 
     /// The schemes that are compared for a tensor: those that are measured of every tensor, and
-    /// what else the target allows.
+    /// what else the target allows, which comes first.
     pub fn scheme_rows(&self) -> Vec<QuantizationScheme> {
-        let further = self.schemes.iter().copied().filter(|scheme| !SCHEMES.contains(scheme));
-        SCHEMES.into_iter().chain(further).collect()
+        if self.schemes.iter().all(|scheme| SCHEMES.contains(scheme)) {
+            return SCHEMES.to_vec();
+        }
+        let others = SCHEMES.into_iter().filter(|scheme| !self.schemes.contains(scheme));
+        self.schemes.iter().copied().chain(others).collect()
+    }
+
+    /// Bytes of a tensor in a scheme, as the target stores it.
+    pub fn bytes(&self, id: TensorId, scheme: QuantizationScheme) -> u64 {
+        self.plan.target.container().bytes(scheme, self.checkpoint.tensor(id))
     }
 
     /// Why a tensor cannot have a scheme in the target's format, if it cannot.
@@ -147,10 +154,16 @@ impl Model {
         container.scheme_obstacle(scheme, &self.checkpoint.tensor(id).shape)
     }
 
+    /// The largest magnitudes of tensors that share a global scale, as far as they are measured.
+    pub fn shared_absmax(&self) -> SharedAbsmax {
+        let quantizable = self.checkpoint.ids().filter(|&id| self.quantizable(id));
+        let absmax = |id| self.measurement(id).metrics().map(|metrics| metrics.statistics.absmax);
+        self.rules.units().shared_absmax(quantizable, absmax)
+    }
+
     /// Takes over the rules of the plan's target.
     pub fn set_rules(&mut self, rules: TargetRules) {
-        let mut schemes = rules.schemes(&self.checkpoint);
-        schemes.retain(|scheme| SCHEMES.contains(scheme));
+        let schemes = rules.schemes(&self.checkpoint);
         self.rules = rules;
         self.update_eligibility();
         if !schemes.is_empty() && !schemes.contains(&self.scheme) {

@@ -46,8 +46,9 @@ impl App {
 
 /// The errors of every scheme's default quantizer, and of the mark's own.
 fn costs(model: &Model, metrics: &TensorMetrics, tensor: TensorId) -> Vec<Cost> {
-    let usual =
-        tensor_metrics::SCHEMES.into_iter().map(|scheme| model.default_quantizer(tensor, scheme));
+    let target = model.schemes().iter().filter(|s| !tensor_metrics::SCHEMES.contains(s));
+    let schemes = tensor_metrics::SCHEMES.iter().chain(target);
+    let usual = schemes.map(|&scheme| model.default_quantizer(tensor, scheme));
     let all = usual.chain(std::iter::once(model.quantizer_of(tensor)));
     let mut costs: Vec<Cost> = Vec::new();
     for quantizer in all {

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Content, Format};
 use crate::export::{OutputFormat, Receipt, Request, Task};
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{InputQuantization, Plan};
-use crate::quantization::ErrorStatistics;
+use crate::quantization::{ErrorStatistics, Preset};
 use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::{bytes, counted, decibels, duration};
 use crate::text::names;
@@ -103,8 +103,8 @@ pub struct SaveChoice {
 }
 
 impl SaveDialog {
-    pub fn new(kind: SaveKind, checkpoint: &Checkpoint) -> SaveDialog {
-        let path = Input::new(default_path(kind, checkpoint));
+    pub fn new(kind: SaveKind, model: &Model) -> SaveDialog {
+        let path = Input::new(default_path(kind, model));
         SaveDialog { kind, path, preview: None, problem: None, missing: None }
     }
 
@@ -154,8 +154,7 @@ impl SaveDialog {
 
     /// Selects the next or the previous format or type. The path follows unless it was edited.
     pub fn step(&mut self, forward: bool, model: &Model) {
-        let checkpoint = &model.checkpoint;
-        let untouched = self.path.value() == default_path(self.kind, checkpoint);
+        let untouched = self.path.value() == default_path(self.kind, model);
         self.kind = match self.kind {
             kind @ (SaveKind::Quantize(_) | SaveKind::Static) => {
                 neighbour(&kinds(model), kind, forward)
@@ -165,7 +164,7 @@ impl SaveDialog {
             }
         };
         if untouched {
-            self.path = Input::new(default_path(self.kind, checkpoint));
+            self.path = Input::new(default_path(self.kind, model));
         }
     }
 
@@ -238,7 +237,7 @@ impl SaveDialog {
         let checkpoint = &model.checkpoint;
         let (changed, verb) = match self.kind {
             SaveKind::Quantize(Container::FakeQuantized) => {
-                (model.plan().len(), "rounded to int8 and back")
+                (model.plan().len(), "rounded and back")
             }
             SaveKind::Quantize(_) | SaveKind::Static => (self.plan(model).len(), "quantized"),
             SaveKind::Dequantize(_) => {
@@ -340,9 +339,13 @@ fn neighbour<T: Copy + PartialEq>(all: &[T], now: T, forward: bool) -> T {
 }
 
 /// The suggested path: in the current directory, because the model may be in a cache.
-fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
+fn default_path(kind: SaveKind, model: &Model) -> String {
+    let checkpoint = &model.checkpoint;
     let format = kind.container().map(OutputFormat::of).unwrap_or_default();
     let (what, ending) = match kind {
+        SaveKind::Quantize(Container::CompressedTensors(LinearScheme::Presets)) => {
+            (preset_name(model.plan()).to_owned(), None)
+        }
         SaveKind::Quantize(Container::CompressedTensors(scheme)) => {
             (scheme.name().to_owned(), format.ending())
         }
@@ -360,6 +363,16 @@ fn default_path(kind: SaveKind, checkpoint: &Checkpoint) -> String {
     match ending.filter(|_| is_file || checkpoint.shards().len() <= 1) {
         Some(ending) => format!("{name}-{what}.{ending}"),
         None => format!("{name}-{what}"),
+    }
+}
+
+/// The name of the preset that all marks have, or what to call their mixture.
+fn preset_name(plan: &Plan) -> &'static str {
+    let mut names = plan.iter().filter_map(|(_, q)| q.scheme.preset()).map(Preset::name);
+    match names.next() {
+        Some(first) if names.all(|name| name == first) => first,
+        Some(_) => "mixed",
+        None => LinearScheme::Presets.name(),
     }
 }
 
@@ -489,7 +502,7 @@ fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
     )));
     for (name, disk, preview) in rows.iter().take(MAX_LISTED_TENSORS) {
         let shown = preview.map_or("—".to_owned(), |p| decibels(p.sqnr_db));
-        let scheme = ids.get(name).map_or("", |&id| scheme_name(model.scheme_of(id)));
+        let scheme = ids.get(name).map_or("".into(), |&id| scheme_name(model.scheme_of(id)));
         let disk = decibels(disk.sqnr_db);
         let name = names::visible(name);
         lines.push(Line::Verbatim(format!("{disk:>9}  {shown:>9}  {scheme:<12}{name}")));

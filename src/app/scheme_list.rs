@@ -41,8 +41,7 @@ impl SchemeFigures {
                 figures.refused += 1;
                 continue;
             }
-            let shape = &model.checkpoint.tensor(id).shape;
-            figures.bytes = figures.bytes.saturating_add(scheme.bytes(shape, 4));
+            figures.bytes = figures.bytes.saturating_add(model.bytes(id, scheme));
             match model.cost(id, scheme) {
                 // An infinite SQNR would make the mean infinite.
                 Some(Cost::Error { error, .. }) if error.sqnr_db.is_finite() => {

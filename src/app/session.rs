@@ -6,6 +6,8 @@ use crate::app::tab::Tab;
 use crate::app::table::{Column, Sort};
 use crate::app::tensor_metrics::SCHEMES;
 use crate::plan::recipe;
+use crate::plan::target::Container;
+use crate::quantization::QuantizationScheme;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -78,7 +80,15 @@ impl App {
         {
             return self.say("the model has changed since the last session: nothing was restored");
         }
-        if let Some(&scheme) = SCHEMES.iter().find(|scheme| scheme.to_string() == session.scheme) {
+        let plan = session
+            .recipe
+            .as_ref()
+            .and_then(|text| recipe::from_toml(Path::new("session"), text, &checkpoint).ok());
+        let target = plan.as_ref().map_or(Container::default(), |plan| plan.target.container());
+        let held = |scheme: &QuantizationScheme| {
+            SCHEMES.contains(scheme) || scheme.preset().is_some() && target.can_store(*scheme)
+        };
+        if let Some(scheme) = session.scheme.parse().ok().filter(held) {
             self.model.choose_scheme(scheme);
         }
         if let Some(&tab) = Tab::ALL.iter().find(|tab| tab.title() == session.tab) {
@@ -92,10 +102,6 @@ impl App {
         if let Some(column) = Column::named(&session.sort) {
             self.table.set_sort(Sort { column, descending: session.descending }, &self.model);
         }
-        let plan = session
-            .recipe
-            .as_ref()
-            .and_then(|text| recipe::from_toml(Path::new("session"), text, &checkpoint).ok());
         if let Some(plan) = plan {
             let marked = plan.len();
             if self.model.replace(plan.clone()) {

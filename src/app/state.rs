@@ -86,6 +86,8 @@ pub struct App {
     pub(super) search: Filter,
     /// The generation of the current calibration; findings of older ones are dropped.
     pub(super) generation: u64,
+    /// The schemes that every tensor is measured with.
+    pub(super) calibrated: Vec<QuantizationScheme>,
     /// When the ranking was last updated, and whether there are newer findings.
     pub(super) ranking_updated: Duration,
     pub(super) ranking_is_stale: bool,
@@ -135,6 +137,7 @@ impl App {
             compared_with: String::new(),
             search: Filter::everything(),
             generation: 0,
+            calibrated: Vec::new(),
             ranking_updated: Duration::ZERO,
             ranking_is_stale: false,
             rates: JobRates::default(),

@@ -124,7 +124,7 @@ impl TargetList {
 
     /// Shows the next or the previous scheme of compressed-tensors.
     pub fn step_scheme(&mut self, forward: bool) {
-        let all = LinearScheme::INT8;
+        let all = LinearScheme::ALL;
         let at = all.iter().position(|scheme| *scheme == self.scheme).unwrap_or(0);
         let step = if forward { 1 } else { all.len() - 1 };
         self.scheme = all.into_iter().nth((at + step) % all.len()).unwrap_or_default();

@@ -6,20 +6,27 @@ use crate::quantization::{
     QuantizationScheme, Quantized, Quantizer, Statistics, ValueHistogram, diagnostics,
 };
 use crate::tensor::DType;
+use std::borrow::Cow;
 
-/// The schemes that are measured and can be chosen.
+/// The schemes that are measured whatever the target is.
 pub use crate::plan::budget::SCHEMES;
 
 /// The name of a scheme on the screen.
-pub fn scheme_name(scheme: QuantizationScheme) -> &'static str {
+pub fn scheme_name(scheme: QuantizationScheme) -> Cow<'static, str> {
     match SCHEMES.iter().position(|&s| s == scheme) {
-        Some(0) => "per tensor",
-        Some(1) => "per channel",
-        Some(2) => "block 128",
-        Some(3) => "block 64",
-        Some(4) => "block 32",
-        _ => "other",
+        Some(0) => "per tensor".into(),
+        Some(1) => "per channel".into(),
+        Some(2) => "block 128".into(),
+        Some(3) => "block 64".into(),
+        Some(4) => "block 32".into(),
+        _ => scheme.to_string().into(),
     }
+}
+
+/// The name of a scheme in a sentence, with the type where the name does not say it.
+pub fn typed_scheme_name(scheme: QuantizationScheme) -> String {
+    let name = scheme_name(scheme);
+    if scheme.is_scaled_int8() { format!("int8 {name}") } else { name.into_owned() }
 }
 
 /// The calibrations that a key cycles through.
@@ -77,7 +84,7 @@ pub struct TensorMetrics {
     pub histogram: Option<Box<ValueHistogram>>,
     /// With min-max calibration, in the order of [`SCHEMES`].
     costs: [Option<Cost>; SCHEMES.len()],
-    /// With other calibrations.
+    /// Of other schemes, and with other calibrations.
     others: Vec<(Quantizer, Cost)>,
 }
 
@@ -135,14 +142,14 @@ impl TensorMetrics {
 
     /// The error with min-max calibration; `None` while the scheme is not measured.
     pub fn cost(&self, scheme: QuantizationScheme) -> Option<&Cost> {
-        let place = SCHEMES.iter().position(|&s| s == scheme)?;
-        self.costs[place].as_ref()
+        self.cost_of(Quantizer { calibration: Calibration::MinMax, scheme })
     }
 
     /// `None` while the quantizer is not measured.
     pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
-        match quantizer.calibration {
-            Calibration::MinMax => self.cost(quantizer.scheme),
+        let place = SCHEMES.iter().position(|&scheme| scheme == quantizer.scheme);
+        match (quantizer.calibration, place) {
+            (Calibration::MinMax, Some(place)) => self.costs[place].as_ref(),
             _ => self.others.iter().find(|(other, _)| *other == quantizer).map(|(_, cost)| cost),
         }
     }

@@ -4,7 +4,7 @@ use crate::app::filter::Property;
 use crate::app::pager::{Line, Pager};
 use crate::app::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
-use crate::quantization::{Rating, Thresholds};
+use crate::quantization::{Preset, Rating, Thresholds};
 use crate::text::figures::{bytes, count, counted, parameters, percent};
 
 /// Files, sizes and metadata. `config` is the text of `config.json`, once it has been read.
@@ -74,12 +74,27 @@ pub(crate) fn metadata(
     Pager::new("Metadata", lines)
 }
 
-/// The schemes, each with its meaning.
+/// The schemes of int8, each with its meaning.
 pub(crate) const SCHEME_MEANINGS: [(&str, &str); 3] = [
     ("per tensor", "one scale per tensor; supported everywhere"),
     ("per channel", "one scale per output channel, along axis 0"),
     ("block n", "one scale per n elements along the last axis"),
 ];
+
+/// The meaning of a preset of compressed-tensors.
+pub(crate) fn preset_said(preset: Preset) -> &'static str {
+    match preset {
+        Preset::W8A8 => "int8 weights per channel, int8 inputs",
+        Preset::W8A16(_) => "int8 weights in groups of columns",
+        Preset::W4A16(_) => "int4 weights in groups of columns",
+        Preset::W4A16Asym(_) => "the same with zero points",
+        Preset::Fp8Dynamic => "FP8 weights per channel, FP8 inputs",
+        Preset::Fp8Block => "FP8 weights in blocks of 128 × 128, FP8 inputs",
+        Preset::Nvfp4A16 => "FP4 weights in groups of 16 with FP8 scales",
+        Preset::Mxfp4A16 => "FP4 weights in groups of 32, scales are powers of two",
+        Preset::Mxfp8A16 => "FP8 weights in groups of 32, scales are powers of two",
+    }
+}
 
 /// Explains SQNR, its ratings and the other figures.
 ///

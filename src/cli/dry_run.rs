@@ -43,6 +43,7 @@ pub(super) fn predict(
                 tensor: checkpoint.tensor(id).name.to_string(),
                 scheme: quantizer.scheme.to_string(),
                 on_disk: error.statistics(),
+                output: None,
             }));
         }
     }

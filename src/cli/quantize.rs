@@ -24,13 +24,13 @@ use crate::plan::gguf_mix::{GgufMix, becomes_f16};
 use crate::plan::rules::{Reason, TargetRules};
 use crate::plan::target::Target;
 use crate::plan::{
-    Decibels, InputQuantization, Plan, Selection, SelectionError, effective_quantizer,
-    observed_input_scales, recipe,
+    Decibels, ErrorCompensation, InputQuantization, Plan, Selection, SelectionError,
+    effective_quantizer, observed_input_scales, recipe,
 };
 use crate::quantization::ggml::{Importance, ImportanceUse, importance_use};
 use crate::quantization::{
-    AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, QuantizationScheme, Quantizer,
-    Rounding, Thresholds,
+    AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, Preset, QuantizationScheme,
+    Quantizer, Rounding, Thresholds,
 };
 use crate::tensor::{BlockType, FloatType, TensorId};
 use crate::text::figures::counted;
@@ -79,6 +79,12 @@ pub struct Quantize {
     /// or else those of the model's observers
     #[arg(long, help_heading = "Activations", value_name = "SCHEME", default_value = "dynamic", value_parser = choice(&ACTIVATION_SCHEMES))]
     activation_scheme: ActivationScheme,
+    /// Round W4A16, W4A16_ASYM and W8A16/127.5 with error compensation (GPTQ): the error that a
+    /// column makes in the layer's outputs is made up for in the columns after it. Needs the
+    /// layers' inputs in --activations; takes eight bytes for each pair of a layer's columns. The
+    /// receipt has the output errors; they do not replace an evaluation of the model
+    #[arg(long, help_heading = "Activations", requires = "activations")]
+    error_compensation: bool,
     /// Print the plan, the sizes, the warnings and the predicted errors; write nothing but the
     /// recipe, if --write-recipe asks for it
     #[arg(long, help_heading = "Output")]
@@ -208,14 +214,17 @@ impl Quantize {
         self.check_presets(&plan)?;
         let used = self.has_budget()
             || self.activation_scheme == ActivationScheme::Static
-            || !plan.importance.is_empty();
+            || !plan.importance.is_empty()
+            || self.error_compensation
+            || !plan.compensation.tensors().is_empty();
         if !used && !self.activations.activations.is_empty() {
-            let why = "--activations are for --activation-scheme static, --max-bytes and --min-sqnr, none of which is given, and an importance matrix is for --format gguf";
+            let why = "--activations are for --activation-scheme static, --error-compensation, --max-bytes and --min-sqnr, none of which is given, and an importance matrix is for --format gguf";
             return Err(Error::Usage { path: self.save.out, why: why.to_owned() });
         }
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
         }
+        self.compensate(&checkpoint, &mut plan, &mut warnings)?;
         if let Some(path) = &self.write_recipe {
             output::write(
                 &checkpoint,
@@ -261,7 +270,55 @@ impl Quantize {
         }
     }
 
-    /// The importance of the elements, if the format's blocks are quantized with it.
+    /// Compensates rounding where the plan's presets and the recorded inputs allow it, or where a
+    /// recipe says so.
+    fn compensate(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        plan: &mut Plan,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let is_planned = !plan.compensation.tensors().is_empty();
+        if !self.error_compensation && !is_planned {
+            return Ok(());
+        }
+        let Some(activations) = self.activations.open(checkpoint)? else { return Ok(()) };
+        if is_planned {
+            plan.compensation = std::mem::take(&mut plan.compensation).with(activations);
+            return Ok(());
+        }
+        plan.compensation = ErrorCompensation::new(checkpoint, plan.iter(), activations);
+        let found = plan.compensation.tensors();
+        let can_be = |quantizer: Quantizer| {
+            quantizer.scheme.preset().is_some_and(Preset::can_be_compensated)
+        };
+        let wanted = plan.iter().filter(|(_, quantizer)| can_be(*quantizer));
+        let left: Vec<TensorId> =
+            wanted.map(|(id, _)| id).filter(|id| !found.contains(id)).collect();
+        match (found.len(), left.first()) {
+            (0, None) => {
+                let path = self.save.out.clone();
+                let why = "--error-compensation is for --scheme W4A16, W4A16_ASYM and W8A16/127.5, and mixtures of them";
+                Err(Error::Usage { path, why: why.to_owned() })
+            }
+            (0, Some(_)) => {
+                let path = self.save.out.clone();
+                let why = "--error-compensation needs recorded inputs of linear layers, and --activations have none of the selected ones";
+                Err(Error::Usage { path, why: why.to_owned() })
+            }
+            (_, Some(first)) => {
+                let name = checkpoint.tensor(*first).name.escape_debug();
+                let tensors = counted(left.len(), "tensor");
+                warnings.push(format!(
+                    "{tensors} without recorded inputs are rounded to nearest, the first '{name}'"
+                ));
+                Ok(())
+            }
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// The importance of the elements, if the format's blocks are made by it.
     fn importance(
         &self,
         checkpoint: &Checkpoint,

@@ -5,8 +5,9 @@ use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Column, Table};
 use crate::export::{Finding, LoadCheck, Receipt, VerifiedAgainst};
+use crate::plan::composition;
 use crate::plan::gguf_baseline::MixPoint;
-use crate::quantization::Thresholds;
+use crate::quantization::{QuantizationScheme, Thresholds};
 use crate::report::document::ErrorFigures;
 use crate::text::{figures, names};
 use serde::Serialize;
@@ -44,7 +45,7 @@ fn table(
     let mut quantized: Vec<_> = receipt.quantized.iter().collect();
     quantized.sort_by(|a, b| a.on_disk.sqnr_db.total_cmp(&b.on_disk.sqnr_db));
     if !quantized.is_empty() {
-        let mut table = Table::new(&[
+        let mut columns = vec![
             ("tensor", Column::Name),
             ("scheme", Column::Left),
             ("SQNR", Column::Right),
@@ -52,7 +53,12 @@ fn table(
             ("rel. error", Column::Optional),
             ("max error", Column::Optional),
             ("zeroed", Column::Optional),
-        ]);
+        ];
+        let is_compensated = quantized.iter().any(|one| one.output.is_some());
+        if is_compensated {
+            columns.extend([("output", Column::Right), ("nearest", Column::Right)]);
+        }
+        let mut table = Table::new(&columns);
         for one in &quantized {
             table.cell(names::visible(&one.tensor));
             table.cell(&one.scheme);
@@ -61,6 +67,11 @@ fn table(
             table.cell(figures::percent(one.on_disk.relative_error));
             table.cell(figures::plain(one.on_disk.max_abs_error));
             table.cell(figures::percent(one.on_disk.zeroed));
+            if is_compensated {
+                let db = |db: f64| format!("{db:.1} dB");
+                table.cell(one.output.map(|output| db(output.compensated_db)).unwrap_or_default());
+                table.cell(one.output.map(|output| db(output.nearest_db)).unwrap_or_default());
+            }
         }
         table.print(out, width())?;
         writeln!(out)?;
@@ -78,12 +89,26 @@ fn table(
     let is_predicted = predicted.is_some();
     let wrote = if is_predicted { "dry run, nothing written: would write" } else { "wrote" };
     writeln!(out, "{wrote} {} ({files}{copied})", names::visible(&path))?;
+    let schemes = quantized.iter().map(|one| one.scheme.parse::<QuantizationScheme>().ok());
+    let held = composition(schemes.filter(Option::is_some));
+    let held = if held.contains(',') { format!(" ({held})") } else { String::new() };
     writeln!(
         out,
-        "{} tensors quantized, {dequantized} dequantized, {unchanged} bit for bit as they were",
+        "{} tensors quantized{held}, {dequantized} dequantized, {unchanged} bit for bit as they were",
         quantized.len()
     )?;
     writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
+    let better = quantized.iter().filter_map(|one| one.output);
+    let (better, compensated): (Vec<_>, Vec<_>) =
+        better.partition(|output| output.compensated_db < output.nearest_db);
+    if !better.is_empty() || !compensated.is_empty() {
+        writeln!(
+            out,
+            "errors compensated: the output error on the recorded inputs is lower than by rounding to\nnearest in {} of {} layers; evaluate the model to know what that means for its answers",
+            better.len(),
+            better.len() + compensated.len()
+        )?;
+    }
     if let Some(worst) = quantized.first() {
         let (db, name) =
             (figures::rated(worst.on_disk.sqnr_db, thresholds), names::visible(&worst.tensor));
@@ -160,6 +185,16 @@ pub(super) struct Quantized<'a> {
     pub scheme: String,
     #[serde(flatten)]
     pub error: ErrorFigures,
+    /// The output error on the recorded inputs; only where rounding was compensated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<OutputFigures>,
+}
+
+/// The output error of a layer in dB; lower is better.
+#[derive(Serialize)]
+pub(super) struct OutputFigures {
+    compensated_db: f64,
+    nearest_db: f64,
 }
 
 impl<'a> Document<'a> {
@@ -177,6 +212,10 @@ impl<'a> Document<'a> {
             name: &one.tensor,
             scheme: one.scheme.clone(),
             error: ErrorFigures::of(&one.on_disk),
+            output_error: one.output.map(|output| OutputFigures {
+                compensated_db: output.compensated_db,
+                nearest_db: output.nearest_db,
+            }),
         });
         Document {
             out: receipt.out.to_string_lossy(),

@@ -6,13 +6,35 @@ use super::options::WorkArgs;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::job::cache::Cache;
 use crate::job::scan::{self, Finding, Order};
-use crate::quantization::{Analysis, AnalysisSpec};
+use crate::job::{Job, Progress};
+use crate::quantization::{Analysis, AnalysisSpec, SharedAbsmax};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 /// The analysis of one tensor, or why it could not be read.
 pub(super) type Found = Result<Analysis, CheckpointError>;
+
+/// The largest magnitudes of the tensors that share global scales, if a quantizer has these.
+fn shared(
+    checkpoint: &Arc<Checkpoint>,
+    tensors: &[TensorId],
+    spec: &AnalysisSpec,
+    work: &WorkArgs,
+) -> Result<SharedAbsmax, Error> {
+    if !spec.has_global_scale() {
+        return Ok(SharedAbsmax::default());
+    }
+    let (checkpoint, tensors, threads) = (checkpoint.clone(), tensors.to_vec(), work.threads());
+    let find = move |progress: &Progress, sender: &Sender<SharedAbsmax>| {
+        if let Ok(found) = scan::shared_absmax(&checkpoint, &tensors, threads, progress) {
+            let _ = sender.send(found);
+        }
+    };
+    let job = || Job::start("ranges", Arc::default(), find);
+    JobRunner::start(job, "finding ranges", work.quiet)?.only()
+}
 
 /// An iterator over all requested tensors in order, with `None` for those that are not floats.
 ///
@@ -34,6 +56,8 @@ impl Scan {
         work: &WorkArgs,
         cache: Option<Cache>,
     ) -> Result<Scan, Error> {
+        let spec =
+            AnalysisSpec { shared_absmax: shared(checkpoint, &tensors, &spec, work)?, ..spec };
         let order = Arc::new(Order::new(tensors.clone()));
         let job = || scan::start(checkpoint.clone(), spec, order, work.threads(), cache);
         Ok(Scan {

@@ -3,9 +3,9 @@
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::Error;
 use crate::export::{OutputFormat, WeightLayout};
+use crate::plan::PRESET_SCHEMES;
 use crate::plan::gguf_mix::GgufMix;
 use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
-use crate::plan::{PRESET_SCHEMES, can_be_saved};
 use crate::quantization::{Preset, QuantizationScheme};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -44,11 +44,12 @@ pub(super) struct TargetArgs {
     /// and 32 that divides every row; per-channel where training learned a scale for each;
     /// per-tensor otherwise. For GGUF: a block type of ggml in small letters, such as q4_K or
     /// iq4_xs, or in capitals the mix of types that llama-quantize makes under that name, such
-    /// as Q4_K_M or IQ4_XS
+    /// as Q4_K_M or IQ4_XS. W8A8/127.5 and W8A16/127.5 have the scales of compressed-tensors'
+    /// own compressor, absmax/127.5 instead of absmax/127
     #[arg(long, value_name = "per-tensor|per-channel|per-block:N|W8A8|W4A16|q4_K|Q4_K_M|…", value_parser = scheme)]
     pub scheme: Option<SchemeName>,
     /// What --max-bytes and --min-sqnr choose from, instead of one scheme: the presets of
-    /// compressed-tensors, such as W4A16,FP8_DYNAMIC
+    /// compressed-tensors, such as W4A16,FP8_DYNAMIC,W8A8; int8 has scales of absmax/127.5 here
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = preset, conflicts_with = "scheme")]
     schemes: Vec<Preset>,
 }
@@ -242,14 +243,20 @@ fn format() -> impl TypedValueParser<Value = FormatName> {
     })
 }
 
-/// A preset that can be saved.
+/// A preset. Those of int8 have the scales of their owner here.
 fn preset(text: &str) -> Result<Preset, String> {
-    let saved = |preset: &Preset| can_be_saved(*preset);
-    text.parse::<Preset>().ok().filter(saved).ok_or_else(|| {
-        let presets = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
-        let names: Vec<&str> = presets.map(Preset::name).collect();
-        format!("expected one of {}", names.join(", "))
-    })
+    let with_rule = || text.parse::<QuantizationScheme>().ok()?.preset();
+    text.parse::<Preset>()
+        .ok()
+        .or_else(with_rule)
+        .ok_or_else(|| format!("expected one of {}", preset_names(|_| true)))
+}
+
+/// The names of the presets that `is` holds for.
+fn preset_names(is: impl Fn(Preset) -> bool) -> String {
+    let presets = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
+    let names: Vec<&str> = presets.filter(|&preset| is(preset)).map(Preset::name).collect();
+    names.join(", ")
 }
 
 fn scheme(text: &str) -> Result<SchemeName, String> {
@@ -260,19 +267,15 @@ fn scheme(text: &str) -> Result<SchemeName, String> {
     if let Ok(mix) = text.parse() {
         return Ok(SchemeName::Mix(mix));
     }
-    if let Some(preset) = text.parse::<Preset>().ok().filter(|&preset| can_be_saved(preset)) {
-        return Ok(SchemeName::Preset(preset));
-    }
     match text.parse::<QuantizationScheme>() {
+        Ok(QuantizationScheme::Preset(preset)) => Ok(SchemeName::Preset(preset)),
         Ok(scheme) if scheme.is_scaled_int8() || scheme.ggml().is_some() => {
             Ok(SchemeName::Shared(scheme))
         }
         _ => {
-            let saved = PRESET_SCHEMES.iter().filter_map(|scheme| scheme.preset());
-            let names: Vec<&str> = saved.map(Preset::name).collect();
+            let others = preset_names(|preset| !matches!(preset, Preset::W8A8 | Preset::W8A16(_)));
             Err(format!(
-                "expected per-tensor, per-channel or per-block:N, W8A8, W8A16, {}, a block type of GGUF such as q4_K, or a mix of llama.cpp such as Q4_K_M",
-                names.join(", ")
+                "expected per-tensor, per-channel or per-block:N, W8A8, W8A16, {others}, a block type of GGUF such as q4_K, or a mix of llama.cpp such as Q4_K_M"
             ))
         }
     }

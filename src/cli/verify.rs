@@ -160,6 +160,7 @@ impl<'a> VerifyResult<'a> {
             name: name(tensor),
             scheme: quantizer.scheme.to_string(),
             error: ErrorFigures::of(&error),
+            output_error: None,
         });
         let count = |is: fn(&Match) -> bool| tensors.iter().filter(|t| is(&t.matched)).count();
         VerifyResult {

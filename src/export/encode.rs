@@ -2,9 +2,11 @@
 
 use crate::checkpoint::packed::{BIAS_FACTOR, Int8Values};
 use crate::checkpoint::{Checkpoint, Reader, StoredId};
+use crate::export::compensated::CompensatedTensors;
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
 use crate::export::overflow;
+use crate::quantization::compensation::Compensation;
 use crate::quantization::ggml::{Importance, dequantize_blocks, quantize_elements};
 use crate::quantization::{
     Chunks, EncodedRows, ErrorSums, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart,
@@ -34,7 +36,8 @@ pub struct ChunkEncoder<'c> {
     importance: Importance,
     /// The error since it was last taken; `None` if it is not measured.
     error: Option<ErrorSums>,
-    /// Buffer for int8 values.
+    compensated: Option<(&'c Compensation, &'c CompensatedTensors)>,
+    /// int8 values, as bytes.
     values: Vec<u8>,
     rows: EncodedRows,
     out: Vec<u8>,
@@ -71,8 +74,19 @@ impl<'c> ChunkEncoder<'c> {
         let reader = checkpoint.reader();
         let (rounding, importance) = (output_plan.rounding, output_plan.importance.clone());
         let (values, rows, out) = (Vec::new(), EncodedRows::default(), Vec::new());
-        let error = None;
-        ChunkEncoder { checkpoint, reader, known, rounding, importance, error, values, rows, out }
+        let (error, compensated) = (None, None);
+        ChunkEncoder {
+            checkpoint,
+            reader,
+            known,
+            rounding,
+            importance,
+            error,
+            compensated,
+            values,
+            rows,
+            out,
+        }
     }
 
     /// Enables measuring the error of quantized tensors.
@@ -84,6 +98,16 @@ impl<'c> ChunkEncoder<'c> {
     /// Returns the error of everything encoded since the last call; `None` if it is not measured.
     pub(crate) fn take_error(&mut self) -> Option<ErrorSums> {
         self.error.as_mut().map(std::mem::take)
+    }
+
+    /// The same for a tensor whose rounding is compensated. What is written is recorded in
+    /// `written`.
+    pub(crate) fn compensated_by(
+        self,
+        compensation: &'c Compensation,
+        written: &'c CompensatedTensors,
+    ) -> Self {
+        ChunkEncoder { compensated: Some((compensation, written)), ..self }
     }
 
     /// Encodes chunk `k` of the entry at index `entry` of `file`, and writes it to `sink`.
@@ -202,10 +226,19 @@ impl<'c> ChunkEncoder<'c> {
         target: &mut Target,
     ) -> Result<(), SaveError> {
         let shape = &self.checkpoint.tensor(tensor).shape;
-        let absmax = absmax(self.known, tensor);
-        let (rows, error) = (&mut self.rows, &mut self.error);
+        let (absmax, first) = (absmax(self.known, tensor), target.range.start);
+        let (rows, error, compensated) = (&mut self.rows, &mut self.error, self.compensated);
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
+            if let Some((compensation, written)) = compensated {
+                let (output, mut sums) = coder.encode_compensated(bytes, compensation, rows)?;
+                sums.levels = coder.levels_of(rows);
+                written.record(tensor, first, &rows.values, output);
+                if let Some(error) = error {
+                    error.merge(&sums);
+                }
+                return Ok(coder);
+            }
             coder.encode(bytes, rows)?;
             if let Some(error) = error {
                 let mut sums = ErrorSums::default();

@@ -6,6 +6,7 @@
 //! `job`, `report` or anything above.
 
 mod atomic_output;
+mod compensated;
 mod container_check;
 mod encode;
 mod error;
@@ -31,13 +32,14 @@ mod weight_copies;
 mod weight_layout;
 
 pub use atomic_output::{AtomicOutput, KeptOutput, check};
+pub use compensated::CompensatedTensors;
 pub use encode::{ChunkEncoder, Sink};
 pub use error::SaveError;
 pub use input_scales::input_scales;
 pub use load_check::{Finding, LoadCheck, Severity};
 pub use output_plan::{Entry, KnownScales, MadeFrom, OutFile, OutputPlan, TextFile};
 pub use partition::{Partition, PartitionError};
-pub use receipt::{Comparison, Receipt, VerifiedAgainst};
+pub use receipt::{Comparison, OutputComparison, Receipt, VerifiedAgainst};
 pub use request::{OutputFormat, Request, Task, WeightLayout};
 pub use sidecar_file::{LeftOutFiles, SidecarFile};
 pub use text_file::write_text;

@@ -46,6 +46,7 @@ impl OutputPlan {
                     );
                     return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
                 }
+                check_compensation(checkpoint, plan, *format)?;
                 output_plan.warnings.extend(review_target(checkpoint, plan, *format)?);
             }
             Task::Dequantize { .. } => {
@@ -63,8 +64,21 @@ impl OutputPlan {
     }
 }
 
-/// Checks that the format can be made from the checkpoint, and that OUT has the extension that the
-/// format requires.
+/// Fails if rounding is to be compensated in a format that has no such presets.
+fn check_compensation(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    format: OutputFormat,
+) -> Result<(), SaveError> {
+    if !plan.compensation.tensors().is_empty() && format != OutputFormat::Presets {
+        let why = "errors are compensated in W4A16, W4A16_ASYM and W8A16/127.5 of compressed-tensors only";
+        return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why: why.to_owned() });
+    }
+    Ok(())
+}
+
+/// Fails if the format cannot be made from the checkpoint, or if OUT does not have the
+/// extension that the format requires.
 fn check_format(
     checkpoint: &Checkpoint,
     format: OutputFormat,

@@ -14,6 +14,17 @@ pub struct Comparison {
     pub scheme: String,
     /// Computed from the source and the bytes on disk, or while writing them.
     pub on_disk: ErrorStatistics,
+    /// Present if rounding was compensated.
+    pub output: Option<OutputComparison>,
+}
+
+/// The error of a layer's outputs over the recorded inputs, ‖(W−Ŵ)x‖² / ‖Wx‖² in dB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutputComparison {
+    /// With each element rounded to nearest.
+    pub nearest_db: f64,
+    /// As saved.
+    pub compensated_db: f64,
 }
 
 /// What an output was compared with before it was renamed into place.

@@ -12,6 +12,7 @@ mod calibration;
 pub mod channels;
 mod chunk_store;
 pub mod clip;
+mod compensation;
 pub(crate) mod diff;
 mod done_latch;
 pub mod duplicates;

@@ -14,6 +14,7 @@ use crate::activations::{
 };
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
 use crate::plan::effective_quantizer;
+use crate::plan::rules::FusionUnits;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, NotQuantizable, Preset, QuantizationScheme, Quantizer,
@@ -319,7 +320,18 @@ fn scales(
         }
     };
     scan::run(checkpoint, &spec, &order, threads, progress, &keep)?;
-    Ok(found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Layers that a loader merges share their global scales.
+    let units = FusionUnits::of(checkpoint);
+    for &place in &places {
+        if !request.quantizers.get(place).is_some_and(&has_global) {
+            continue;
+        }
+        let absmax = |id| found.get(&(id, place)).map(|&absmax| f64::from(absmax));
+        let shared = units.shared_absmax(layers.iter().map(|(id, _)| *id), absmax);
+        found.extend(shared.iter().map(|(&id, &absmax)| ((id, place), absmax as f32)));
+    }
+    Ok(found)
 }
 
 /// Bytes that calibrating a layer's inputs reads.

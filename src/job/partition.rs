@@ -16,7 +16,8 @@ use crate::export::partition::shares::{Share, share, shares};
 use crate::export::verify::file_verifier::compare_with_plan;
 use crate::export::{
     self, AtomicOutput, ChunkEncoder, Comparison, IoContext, KnownScales, MadeFrom, Match, OutFile,
-    OutputPlan, Pairing, Partition, Receipt, Request, SaveError, VerifiedAgainst, share_absmax,
+    OutputPlan, Pairing, Partition, Receipt, Request, SaveError, Task, VerifiedAgainst,
+    share_absmax,
 };
 use crate::tensor::TensorId;
 use std::collections::{HashMap, HashSet};
@@ -103,6 +104,13 @@ impl Worker<'_> {
         phase: &dyn Fn(&'static str),
     ) -> Result<Made, JobError> {
         let Worker { checkpoint, request, partition, threads, progress } = *self;
+        if let Task::Quantize { plan, .. } = &request.task
+            && !plan.compensation.tensors().is_empty()
+        {
+            let why = "errors are compensated on one machine only: leave --partition out";
+            let (path, why) = (request.out.clone(), why.to_owned());
+            return Err(SaveError::Unfit { path, why }.into());
+        }
         let output_plan = OutputPlan::new(checkpoint, request)?;
         let share = share(checkpoint, &output_plan, partition);
         let bytes = share.bytes(&output_plan);
@@ -630,6 +638,7 @@ fn receipt(
             tensor: tensor.name.clone(),
             scheme: tensor.scheme.clone()?,
             on_disk: tensor.error_sums()?.statistics(),
+            output: None,
         })
     });
     Receipt {

@@ -7,6 +7,7 @@
 
 use super::background_sync::{BackgroundSync, with_background_sync};
 use super::calibration::calibrate;
+use super::compensation::compensation as compensation_of;
 use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::finished_pieces::{FinishedPieces, Pieces};
 use super::verify::{self, Verification, Verified};
@@ -16,10 +17,13 @@ use crate::checkpoint::Checkpoint;
 use crate::export::journal::{CopyDigest, FinishedPiece, PieceDigest, Record};
 use crate::export::verify::file_verifier::compare_with_plan;
 use crate::export::{
-    self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, Match, OutputPlan, Pairing, Receipt,
-    Request, SaveError, Sink, Task, VerifiedAgainst, share_absmax,
+    self, AtomicOutput, ChunkEncoder, Comparison, CompensatedTensors, KnownScales, Match,
+    OutputComparison, OutputPlan, Pairing, Receipt, Request, SaveError, Sink, Task,
+    VerifiedAgainst, share_absmax,
 };
-use crate::quantization::{ErrorSums, Quantizer};
+use crate::plan::ErrorCompensation;
+use crate::quantization::compensation::Compensation;
+use crate::quantization::{CompensatedError, ErrorSums, Quantizer};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::fs::File;
@@ -95,6 +99,7 @@ impl Run<'_> {
         let Run { checkpoint, request, .. } = *self;
         let planned = OutputPlan::new(checkpoint, request).and_then(|output_plan| {
             export::check(checkpoint, request, output_plan.bytes())?;
+            check_inputs(checkpoint, request)?;
             let output = AtomicOutput::create(checkpoint, request, &output_plan)?;
             Ok((output_plan, output))
         });
@@ -155,11 +160,12 @@ impl Run<'_> {
             pieces,
             against,
             finished: &finished,
+            compensated: CompensatedTensors::default(),
             threads,
             progress,
         };
         let (verification, failed) = with_background_sync(|sync| {
-            saving.write(&known, sync)?;
+            saving.write(&known, sync, phase)?;
             sync.all_written();
             let copied = saving.write_sidecars()?;
             // Verification runs while the disk still syncs.
@@ -173,7 +179,7 @@ impl Run<'_> {
         phase("syncing to disk");
         output.sync()?;
         progress.check()?;
-        let mut receipt = receipt(checkpoint, request, output_plan, verification, progress);
+        let mut receipt = saving.receipt(verification);
         receipt.resumed = finished.bytes;
         if let Some(why) = output.unfit() {
             receipt.warnings.push(format!(
@@ -184,42 +190,20 @@ impl Run<'_> {
     }
 }
 
-fn receipt(
-    checkpoint: &Checkpoint,
-    request: &Request,
-    output_plan: &OutputPlan,
-    (verification, against): (Verification, VerifiedAgainst),
-    progress: &Progress,
-) -> Receipt {
-    let scheme: HashMap<TensorId, Quantizer> = output_plan.quantized().collect();
-    let quantized = verification.tensors.iter().filter_map(|tensor| {
-        let error = tensor.error.as_ref()?;
-        Some(Comparison {
-            tensor: checkpoint.tensor(tensor.source).name.to_string(),
-            scheme: scheme.get(&tensor.source)?.scheme.to_string(),
-            on_disk: error.statistics(),
-        })
-    });
-    let count =
-        |is: fn(&Match) -> bool| verification.tensors.iter().filter(|t| is(&t.matched)).count();
-    Receipt {
-        out: request.out.clone(),
-        files: output_plan.files.len(),
-        before: checkpoint.total_bytes(),
-        written: output_plan.bytes(),
-        quantized: quantized.collect(),
-        dequantized: match request.task {
-            Task::Dequantize { .. } => count(|matched| matches!(matched, Match::Dequantized(_))),
-            Task::Quantize { .. } => 0,
-        },
-        unchanged: count(|matched| *matched == Match::Identical),
-        sidecar_files: output_plan.sidecar_files.len(),
-        left_out: output_plan.left_out.clone(),
-        against,
-        resumed: 0,
-        warnings: output_plan.warnings.clone(),
-        elapsed: progress.elapsed(),
-    }
+/// Fails if rounding is to be compensated for inputs that are not at hand.
+fn check_inputs(checkpoint: &Checkpoint, request: &Request) -> Result<(), SaveError> {
+    let Task::Quantize { plan, .. } = &request.task else { return Ok(()) };
+    let Some(id) = plan.compensation.without_inputs() else { return Ok(()) };
+    let name = checkpoint.tensor(id).name.escape_debug();
+    let why = format!(
+        "the rounding of '{name}' is to be compensated, which needs its layer's inputs: name the recording with --activations"
+    );
+    Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why })
+}
+
+fn output_comparison(error: CompensatedError) -> OutputComparison {
+    let db = |noise: f64| 10.0 * (noise / error.signal).log10();
+    OutputComparison { nearest_db: db(error.nearest), compensated_db: db(error.compensated) }
 }
 
 /// A save whose temporary output exists.
@@ -232,24 +216,74 @@ struct Saving<'s> {
     against: VerifiedAgainst,
     /// Pieces that need not be written.
     finished: &'s FinishedPieces,
+    /// What is written of tensors whose rounding is compensated.
+    compensated: CompensatedTensors,
     threads: Option<usize>,
     progress: &'s Progress,
 }
 
 impl Saving<'_> {
-    fn write(&self, known: &KnownScales, sync: &BackgroundSync) -> Result<(), JobError> {
+    /// Writes all pieces. A compensated tensor is written by itself, so that the factor of one
+    /// layer is in memory at a time.
+    fn write(
+        &self,
+        known: &KnownScales,
+        sync: &BackgroundSync,
+        phase: &dyn Fn(&'static str),
+    ) -> Result<(), JobError> {
         let writers = Writers::new(self.progress, sync);
+        let compensation = match &self.request.task {
+            Task::Quantize { plan, .. } => Some(&plan.compensation),
+            Task::Dequantize { .. } => None,
+        };
+        let compensated = |number: usize| {
+            let piece = self.pieces.entries.get(number)?;
+            let entry = self.output_plan.files.get(piece.file)?.entries.get(piece.entry)?;
+            let (tensor, _) = entry.quantizer()?;
+            compensation?.tensors().contains(&tensor).then_some(tensor)
+        };
+        let numbers = 0..self.pieces.entries.len();
+        let (alone, together): (Vec<usize>, Vec<usize>) =
+            numbers.partition(|&number| compensated(number).is_some());
+        let activations = compensation.and_then(ErrorCompensation::activations);
+        if let (Some(activations), false) = (activations, alone.is_empty()) {
+            phase("compensating errors");
+            for number in alone {
+                let Some(tensor) = compensated(number) else { continue };
+                let columns = self.checkpoint.tensor(tensor).shape.channel_len() as usize;
+                let (path, layer) = (self.checkpoint.path(), (tensor, columns));
+                let found = compensation_of(activations, layer, path, self.threads, self.progress)?;
+                self.write_pieces(&[number], known, &writers, found.as_ref())?;
+            }
+            phase("writing");
+        }
+        self.write_pieces(&together, known, &writers, None)
+    }
+
+    /// Writes the pieces of these numbers.
+    fn write_pieces(
+        &self,
+        numbers: &[usize],
+        known: &KnownScales,
+        writers: &Writers,
+        compensation: Option<&Compensation>,
+    ) -> Result<(), JobError> {
         let pieces = self.pieces.entries;
-        let counts = pieces.iter().map(|piece| piece.chunks.count());
+        let counts = numbers.iter().filter_map(|&number| pieces.get(number));
+        let counts = counts.map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
             let mut encoder = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
+            if let Some(compensation) = compensation {
+                encoder = encoder.compensated_by(compensation, &self.compensated);
+            }
             if self.against == VerifiedAgainst::Digests {
                 encoder = encoder.measuring();
             }
             let mut open: Option<(usize, Arc<Writer>)> = None;
-            let writers = &writers;
-            move |number, k| {
-                if self.finished.contains(number, k) {
+            move |at, k| {
+                let Some(&number) = numbers.get(at) else { return Ok(()) };
+                // What an earlier save compensated may have had other inputs.
+                if compensation.is_none() && self.finished.contains(number, k) {
                     return Ok(());
                 }
                 let Some(piece) = pieces.get(number) else { return Ok(()) };
@@ -302,8 +336,42 @@ impl Saving<'_> {
         Ok(digests)
     }
 
-    /// Reopens the output, and compares all of it with the source, or with the digests computed while
-    /// writing. `copied` has the digests of the sidecar files.
+    fn receipt(&self, (verification, against): (Verification, VerifiedAgainst)) -> Receipt {
+        let Saving { checkpoint, request, output_plan, progress, .. } = *self;
+        let scheme: HashMap<TensorId, Quantizer> = output_plan.quantized().collect();
+        let quantized = verification.tensors.iter().filter_map(|tensor| {
+            let error = tensor.error.as_ref()?;
+            Some(Comparison {
+                tensor: checkpoint.tensor(tensor.source).name.to_string(),
+                scheme: scheme.get(&tensor.source)?.scheme.to_string(),
+                on_disk: error.statistics(),
+                output: self.compensated.error(tensor.source).map(output_comparison),
+            })
+        });
+        let count =
+            |is: fn(&Match) -> bool| verification.tensors.iter().filter(|t| is(&t.matched)).count();
+        Receipt {
+            out: request.out.clone(),
+            files: output_plan.files.len(),
+            before: checkpoint.total_bytes(),
+            written: output_plan.bytes(),
+            quantized: quantized.collect(),
+            dequantized: match request.task {
+                Task::Dequantize { .. } => count(|how| matches!(how, Match::Dequantized(_))),
+                Task::Quantize { .. } => 0,
+            },
+            unchanged: count(|how| *how == Match::Identical),
+            sidecar_files: output_plan.sidecar_files.len(),
+            left_out: output_plan.left_out.clone(),
+            against,
+            resumed: 0,
+            warnings: output_plan.warnings.clone(),
+            elapsed: progress.elapsed(),
+        }
+    }
+
+    /// Reopens the output, and compares all of it with the source, or with the digests that were
+    /// taken while it was written. `copied` has those of the sidecar files.
     fn verify(
         &self,
         known: KnownScales,
@@ -319,7 +387,9 @@ impl Saving<'_> {
         let written = written.map_err(SaveError::from)?;
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
-            let pairing = pairing.weighed_by(self.output_plan.importance.clone());
+            let pairing = pairing
+                .weighed_by(self.output_plan.importance.clone())
+                .with_written(&self.compensated);
             let (found, against) = match self.verify_digests(&pairing)? {
                 Some(found) => (found, VerifiedAgainst::Digests),
                 None => {

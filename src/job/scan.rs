@@ -9,9 +9,10 @@ use super::ordered_fold::OrderedFold;
 use super::{Job, PendingJob, Progress, Stopped, lock, panic_message};
 use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
 use crate::failpoints::{Failpoint, reach};
+use crate::plan::rules::FusionUnits;
 use crate::quantization::{
     Analysis, AnalysisSpec, AnalysisState, BothOrders, FirstPassResult, FurtherPassResult,
-    HistogramBuilder, TensorAnalyzer, ValueHistogram,
+    HistogramBuilder, Rounding, SharedAbsmax, TensorAnalyzer, ValueHistogram,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::any::Any;
@@ -168,6 +169,31 @@ pub fn run(
         resume_unwind(Box::new(why));
     }
     progress.check()
+}
+
+/// The largest magnitudes of the tensors among `ids` that loaders merge, for presets whose
+/// global scale they share. Reads these tensors.
+pub fn shared_absmax(
+    checkpoint: &Checkpoint,
+    ids: &[TensorId],
+    threads: Option<usize>,
+    progress: &Progress,
+) -> Result<SharedAbsmax, Stopped> {
+    let units = FusionUnits::of(checkpoint);
+    let merged = units.grouped(ids.iter().copied()).into_iter().filter(|unit| unit.len() > 1);
+    let merged: Vec<TensorId> = merged.flatten().collect();
+    let spec = AnalysisSpec::scales(Vec::new(), Rounding::default());
+    progress.expect(float_bytes(checkpoint, merged.iter().copied()));
+    let known = Mutex::new(HashMap::new());
+    let keep = |(id, found): Finding| {
+        // What cannot be read is reported when it is measured.
+        if let Ok(analysis) = found {
+            lock(&known).insert(id, analysis.range.absmax());
+        }
+    };
+    run(checkpoint, &spec, &Order::new(merged.clone()), threads, progress, &keep)?;
+    let known = known.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(units.shared_absmax(merged, |id| known.get(&id).copied()))
 }
 
 struct Scan<'a> {
@@ -389,7 +415,8 @@ impl<'a> Scan<'a> {
         let strided = self.checkpoint.channel_major(id).is_some();
         let learned = self.checkpoint.learned(id);
         let learned = learned.filter(|it| it.scales.len() <= 1 || !strided);
-        TensorAnalyzer::new(spec, dtype, &shape, learned).weighed_by(importance)
+        let shared = spec.shared_absmax.get(&id).copied();
+        TensorAnalyzer::new(spec, dtype, &shape, learned).weighed_by(importance).sharing(shared)
     }
 
     /// Measures a tensor in storage order, and its output channels in channel-major order.

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::choices::Choices;
+use crate::plan::compensation::ErrorCompensation;
 use crate::plan::inputs::InputQuantization;
 use crate::plan::target::Target;
 use crate::quantization::ggml::Importance;
@@ -17,6 +18,8 @@ pub struct Plan {
     pub inputs: InputQuantization,
     /// The importance of the elements, with which ggml's block types are quantized.
     pub importance: Importance,
+    /// The tensors that are rounded with error compensation.
+    pub compensation: ErrorCompensation,
     choices: Choices,
 }
 
@@ -79,7 +82,7 @@ impl Plan {
         self.choices.differing(&other.choices)
     }
 
-    /// Size before and after quantization, including four bytes per scale.
+    /// Size before and after quantization, scales included.
     pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
         let before = checkpoint.total_bytes();
         let mut after = before;
@@ -87,7 +90,7 @@ impl Plan {
             let tensor = checkpoint.tensor(id);
             after = after
                 .saturating_sub(tensor.bytes)
-                .saturating_add(quantizer.scheme.bytes(&tensor.shape, 4));
+                .saturating_add(self.target.container().bytes(quantizer.scheme, tensor));
         }
         Totals { marked: self.len(), before, after }
     }

@@ -6,6 +6,7 @@
 pub(crate) mod budget;
 mod budget_goal;
 mod choices;
+mod compensation;
 mod defaults;
 mod eligibility;
 pub mod gguf_baseline;
@@ -21,6 +22,7 @@ mod selection;
 pub mod target;
 
 pub use budget_goal::{BudgetGoal, Decibels};
+pub use compensation::ErrorCompensation;
 pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
@@ -31,4 +33,4 @@ pub use recipe::RecipeError;
 pub use schemes::{IMPORTANCE_SCHEMES, PRESET_SCHEMES};
 pub use selection::{Selection, SelectionError};
 
-pub(crate) use schemes::{can_be_saved, dividing_block};
+pub(crate) use schemes::{composition, dividing_block};

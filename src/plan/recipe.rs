@@ -29,14 +29,15 @@
 //! ```
 
 use crate::checkpoint::{Checkpoint, Format};
+use crate::plan::compensation::ErrorCompensation;
 use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::target::{Container, LinearScheme, Loader, Target};
 use crate::quantization::ggml::Importance;
-use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
+use crate::quantization::{Calibration, Preset, QuantizationScheme, Quantizer};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -122,6 +123,9 @@ struct Group {
     scheme: String,
     #[serde(default = "min_max")]
     calibration: String,
+    /// Whether rounding is compensated for the layers' recorded inputs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    error_compensation: bool,
     tensors: Vec<String>,
 }
 
@@ -149,14 +153,21 @@ pub enum RecipeError {
 
 /// Writes a plan as a recipe.
 pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
-    let mut groups: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String, bool), Vec<String>> = BTreeMap::new();
     for (id, quantizer) in plan.iter() {
-        let key = (quantizer.scheme.to_string(), quantizer.calibration.to_string());
+        let is_compensated = plan.compensation.tensors().contains(&id);
+        let Quantizer { scheme, calibration } = quantizer;
+        let key = (scheme.to_string(), calibration.to_string(), is_compensated);
         groups.entry(key).or_default().push(checkpoint.tensor(id).name.to_string());
     }
     let quantize = groups
         .into_iter()
-        .map(|((scheme, calibration), tensors)| Group { scheme, calibration, tensors })
+        .map(|((scheme, calibration, error_compensation), tensors)| Group {
+            scheme,
+            calibration,
+            error_compensation,
+            tensors,
+        })
         .collect();
     let inputs = match &plan.inputs {
         InputQuantization::Dynamic => None,
@@ -208,9 +219,14 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
     if let Some(target) = recipe.target {
         plan.target = target.target(checkpoint.format()).map_err(form)?;
     }
+    let mut compensated = BTreeSet::new();
     for group in recipe.quantize {
         let scheme: QuantizationScheme = group.scheme.parse().map_err(|e| form(format!("{e}")))?;
         let calibration: Calibration = group.calibration.parse().map_err(form)?;
+        let can_be_compensated = scheme.preset().is_some_and(Preset::can_be_compensated);
+        if group.error_compensation && !can_be_compensated {
+            return Err(form(format!("rounding to {scheme} cannot be compensated")));
+        }
         for tensor in group.tensors {
             let path = path.to_owned();
             let Some(&id) = by_name.get(tensor.as_str()) else {
@@ -233,8 +249,12 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
                 }
             }
             plan.mark(id, Quantizer { calibration, scheme });
+            if group.error_compensation {
+                compensated.insert(id);
+            }
         }
     }
+    plan.compensation = ErrorCompensation::of_tensors(compensated);
     if let Some(inputs) = recipe.inputs.filter(|inputs| inputs.scheme == InputScheme::Static) {
         let mut scales = BTreeMap::new();
         for (tensor, scale) in inputs.scales {
@@ -280,6 +300,9 @@ mod tests {
         let target = Target::for_loaders(&[Loader::Vllm], checkpoint.format()).expect("a target");
         plan.target = target.with_linear_scheme(LinearScheme::W8A16);
         plan.importance = Importance::named("imatrix.gguf".into());
+        let preset = QuantizationScheme::Preset(Preset::W4A16(64));
+        plan.mark(ids[3], Quantizer { calibration: Calibration::MinMax, scheme: preset });
+        plan.compensation = ErrorCompensation::of_tensors([ids[3]].into());
         let text = to_toml(&plan, &checkpoint);
         let back = from_toml(Path::new("r.toml"), &text, &checkpoint).expect("reads");
         assert_eq!(back, plan, "{text}");

@@ -10,6 +10,7 @@ mod calibration;
 mod channel_major;
 mod chunks;
 mod clipping;
+pub(crate) mod compensation;
 mod dequantize;
 mod difference;
 pub mod ggml;
@@ -32,7 +33,8 @@ mod value_histogram;
 
 pub use analysis::{
     Analysis, AnalysisSpec, ChannelDetail, ChannelLosses, DIAGNOSTIC_NAMES, Diagnostic,
-    ErrorDetail, OUTLIER_RATIO, Outcome, Quantized, ScaleStorage, analyze, diagnostics,
+    ErrorDetail, OUTLIER_RATIO, Outcome, Quantized, ScaleStorage, SharedAbsmax, analyze,
+    diagnostics,
 };
 pub use calibration::{CLIP_CANDIDATES, Calibration, clips, stored_scale, symmetric_scale};
 pub use chunks::Chunks;
@@ -60,4 +62,4 @@ pub(crate) use analysis::{
 pub(crate) use calibration::narrowed_scale;
 pub(crate) use dequantize::dequantize_groups;
 pub(crate) use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
-pub(crate) use presets::{EncodedRows, PresetCoder, shape_bytes};
+pub(crate) use presets::{CompensatedError, EncodedRows, PresetCoder, shape_bytes};

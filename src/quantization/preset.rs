@@ -142,6 +142,16 @@ impl Preset {
         Some(format!("groups of {group} do not divide its {columns} columns{advice}"))
     }
 
+    /// The same preset with groups of `columns`, if it has groups whose size can be chosen.
+    pub fn with_group(self, columns: u32) -> Preset {
+        match self {
+            Preset::W8A16(_) => Preset::W8A16(columns),
+            Preset::W4A16(_) => Preset::W4A16(columns),
+            Preset::W4A16Asym(_) => Preset::W4A16Asym(columns),
+            other => other,
+        }
+    }
+
     /// Whether the number of columns in a group can be chosen.
     fn has_group_choice(self) -> bool {
         matches!(self, Preset::W8A16(_) | Preset::W4A16(_) | Preset::W4A16Asym(_))

@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 pub enum QuantizationType {
     /// Integers from −127 to 127.
     QInt8,
-    /// Integers from −7 to 7. Can be analysed but not saved.
+    /// Integers from −7 to 7; presets have −8 too.
     QInt4,
-    /// 8-bit floats with 4 exponent and 3 significand bits, up to ±448. Can be analysed but not
-    /// saved.
+    /// 8-bit floats with 4 exponent and 3 significand bits, up to ±448.
     F8E4M3,
     /// 4-bit floats with 2 exponent bits and 2 significand bits, up to ±6: 0, 0.5, 1, 1.5, 2, 3,
     /// 4 and 6. Presets have it.

@@ -1,6 +1,5 @@
 //! Carries out effects. Only this part of the inspector reads files, runs jobs or draws.
 
-use crate::app::comparison::comparison;
 use crate::app::picker::{ModelChoice, Picker};
 use crate::app::{App, Effect, Event, NotWritten, names, outputs};
 use crate::checkpoint::{Checkpoint, find_models};
@@ -8,7 +7,7 @@ use crate::export::{KnownScales, Request};
 use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
 use crate::plan::rules::TargetRules;
 use crate::plan::{default_calibration, recipe};
-use crate::quantization::{Analysis, AnalysisSpec, QuantizationScheme, Quantizer};
+use crate::quantization::{Analysis, AnalysisSpec, Quantizer};
 use crate::report::Format;
 use crate::tensor::TensorId;
 use crate::tui::completion::complete;
@@ -169,7 +168,11 @@ impl<S: Screen, E: Executor> Runner<S, E> {
 
     fn carry_out(&mut self, effect: Effect) -> io::Result<()> {
         match effect {
-            Effect::Calibrate { generation, schemes } => self.calibrate(generation, schemes)?,
+            Effect::Calibrate { generation, schemes, shared_absmax } => {
+                let usual = default_calibration(self.checkpoint());
+                let spec = AnalysisSpec { shared_absmax, ..calibration_spec(&schemes, usual) };
+                self.calibrate(generation, spec)?;
+            }
             Effect::StopCalibration => self.jobs.calibration = None,
             Effect::Prioritize(tensors) => {
                 if let Some(calibration) = &self.jobs.calibration {
@@ -203,7 +206,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Effect::ReadValues(request) => self.read_values(request)?,
             Effect::BuildHistogram(tensor) => self.count(tensor)?,
             Effect::MeasureClip(request) => self.measure_clip(request)?,
-            Effect::CompareSchemes(tensor) => self.compare_schemes(tensor)?,
+            Effect::CompareSchemes(tensor, spec) => self.compare_schemes(tensor, spec)?,
             Effect::ReadChannels(request) => self.read_channels(request)?,
             Effect::FindDuplicates(candidates) => self.find_duplicates(candidates)?,
             Effect::MeasureMarks(marks) => self.measure_marks(marks),
@@ -332,11 +335,10 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         scan::prepare(self.checkpoint().clone(), spec, order, self.options.threads, None)
     }
 
-    fn calibrate(&mut self, generation: u64, schemes: &[QuantizationScheme]) -> io::Result<()> {
+    fn calibrate(&mut self, generation: u64, spec: AnalysisSpec) -> io::Result<()> {
         let checkpoint = self.checkpoint().clone();
         let order = Arc::new(scan::Order::new(checkpoint.ids().collect()));
         let Options { threads, cache, .. } = &self.options;
-        let spec = calibration_spec(schemes, default_calibration(&checkpoint));
         let job = scan::prepare(checkpoint, spec, order.clone(), *threads, cache.clone());
         match self.begin(job) {
             Ok(scan) => {
@@ -404,9 +406,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         })
     }
 
-    fn compare_schemes(&mut self, tensor: TensorId) -> io::Result<()> {
-        let rounding = self.app.model.plan().rounding;
-        let spec = comparison(default_calibration(self.checkpoint()), rounding);
+    fn compare_schemes(&mut self, tensor: TensorId, spec: AnalysisSpec) -> io::Result<()> {
         let job = self.scan(vec![tensor], spec);
         self.ask(QueryKind::Schemes, job, move |found| {
             let outcomes = analysis_of(found).map(|analysis| analysis.outcomes);

@@ -43,6 +43,7 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
         ]),
         error(app, label("error"), budget.share(point), theme),
         step(app, budget, label("last"), theme),
+        Line::from(vec![label("holds"), Span::raw(budget.composition(app.model.plan()))]),
     ];
     let mut marks = vec![0usize; budget.schemes.len()];
     for (_, quantizer) in app.model.plan().iter() {
@@ -51,7 +52,9 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
             *n += 1;
         }
     }
-    for (number, (&(scheme, allowed), tensors)) in budget.schemes.iter().zip(marks).enumerate() {
+    let rows = budget.schemes.iter().zip(marks).enumerate();
+    let seen = layout::budget_schemes(area, budget).seen();
+    for (number, (&(scheme, allowed), tensors)) in rows.filter(|(at, _)| seen.contains(at)) {
         let chosen = number == budget.chosen;
         let style = if allowed { theme.text } else { theme.dim };
         let marked = match tensors {
@@ -130,7 +133,8 @@ fn step<'a>(app: &App, budget: &Budget, label: Span<'a>, theme: &Theme) -> Line<
         return Line::from(vec![label, Span::styled("nothing quantized", theme.dim)]);
     };
     let name = names::visible(&app.model.checkpoint.tensor(id).name).into_owned();
-    let to = choice.quantizer.map_or("as it is", |quantizer| scheme_name(quantizer.scheme));
+    let to = choice.quantizer;
+    let to = to.map_or("as it is".into(), |quantizer| scheme_name(quantizer.scheme));
     let room = usize::from(layout::BUDGET_FIGURES).saturating_sub(9 + to.chars().count() + 3);
     Line::from(vec![
         label,

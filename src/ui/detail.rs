@@ -1,18 +1,18 @@
 //! The detail of the tensor or the module under the cursor.
 
 use crate::activations::ActivationMode;
-use crate::app::comparison::MEASURED_ONLY;
+use crate::app::comparison::{ComparedScheme, compared};
 use crate::app::figures::{bytes, count, counted, decibels, gained, parameters, percent, value};
 use crate::app::pager::wrap;
 use crate::app::table::{RATINGS, Row};
 use crate::app::tensor_metrics::{
-    Cost, Measurement, SCHEMES, TensorMetrics, calibration_name, scheme_name,
+    Cost, Measurement, SCHEMES, TensorMetrics, calibration_name, scheme_name, typed_scheme_name,
 };
 use crate::app::tree::{NodeId, TreeItem};
 use crate::app::{Action, App, CalibrationState, Tab, names, outputs, texts};
 use crate::checkpoint::{ActivationRange, UnmatchedObserver};
 use crate::quantization;
-use crate::quantization::{ErrorStatistics, Outcome, QuantizationScheme};
+use crate::quantization::{ErrorStatistics, NotQuantizable, Outcome, QuantizationScheme};
 use crate::tensor::TensorId;
 use crate::ui::theme::Theme;
 use crate::ui::{channels, histogram, layout, tensors, values, widgets};
@@ -152,9 +152,9 @@ fn overview(
     }
     let title = match quantizer.calibration {
         quantization::Calibration::MinMax => {
-            format!("int8 {}, weight error", scheme_name(scheme))
+            format!("{}, weight error", typed_scheme_name(scheme))
         }
-        other => format!("int8 {}, {}", scheme_name(scheme), calibration_name(other)),
+        other => format!("{}, {}", typed_scheme_name(scheme), calibration_name(other)),
     };
     let mut error = match metrics.cost_of(quantizer) {
         Some(Cost::Error { error, scales, largest_scale, .. }) => {
@@ -178,7 +178,8 @@ fn overview(
         let notes = learned(app, id).into_iter().chain(observed(app, id));
         let rows = notes.flat_map(|text| wrap(&text, third.width.into()));
         // Below the schemes and a blank line.
-        for (y, row) in (7..third.height).zip(rows) {
+        let below = 2 + shown_schemes(app).len() as u16;
+        for (y, row) in (below..third.height).zip(rows) {
             widgets::line(buf, third, y, &Line::styled(row, theme.mark));
         }
     }
@@ -342,6 +343,12 @@ fn cosine(x: f64) -> String {
     }
 }
 
+/// The schemes that the overview compares: those of int8, or what the target holds instead.
+fn shown_schemes(app: &App) -> &[QuantizationScheme] {
+    let target = app.model.schemes();
+    if target.iter().all(|scheme| SCHEMES.contains(scheme)) { &SCHEMES } else { target }
+}
+
 /// The SQNR and size of every scheme, and what another scheme would recover.
 fn comparison(
     buf: &mut Buffer,
@@ -351,12 +358,16 @@ fn comparison(
     metrics: &TensorMetrics,
     theme: &Theme,
 ) {
-    let tensor = app.model.checkpoint.tensor(id);
     let now = app.model.scheme_of(id);
     let learned = app.model.checkpoint.learned(id).is_some();
-    let title = if learned { "int8 schemes, learned" } else { "int8 schemes, min–max" };
+    let shown = shown_schemes(app);
+    let title = match (shown == SCHEMES, learned) {
+        (true, true) => "int8 schemes, learned",
+        (true, false) => "int8 schemes, min–max",
+        (false, _) => "schemes of the target",
+    };
     widgets::line(buf, area, 0, &Line::styled(title, theme.dim));
-    for (y, scheme) in (1..).zip(SCHEMES) {
+    for (y, &scheme) in (1..).zip(shown) {
         let style = if scheme == now { theme.strong } else { theme.dim };
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
         match app.model.error(id, scheme) {
@@ -366,11 +377,11 @@ fn comparison(
             }
             None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
         }
-        let size = scheme.bytes(&tensor.shape, 4);
+        let size = app.model.bytes(id, scheme);
         spans.push(Span::styled(format!("  {:>9}", bytes(size)), style));
         widgets::line(buf, area, y, &Line::from(spans));
     }
-    let mut y = 6;
+    let mut y = 1 + shown.len() as u16;
     let reason = app.model.reason(id).filter(|_| !app.model.is_marked(id));
     let reason = reason.map(|reason| (format!("left as it is: {reason}"), theme.dim));
     let flags = metrics.flags.iter().map(|flag| (format!("! {flag}"), theme.warning));
@@ -402,13 +413,13 @@ fn advice(app: &App, id: TensorId) -> String {
 }
 
 fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
-    let tensor = app.model.checkpoint.tensor(id);
-    let now = app.model.scheme_of(id);
-    let base = app.model.error(id, now).map(|error| error.sqnr_db);
     let wide = area.width >= MIN_WIDE_SCHEMES_WIDTH;
+    let rows = compared(&app.model);
+    let is_int8 = rows.iter().all(|row| row.saved == SCHEMES.contains(&row.scheme));
+    let first = if is_int8 { "int8" } else { "scheme" };
     let heads = match wide {
         true => [
-            format!("{:<12}", "int8"),
+            format!("{first:<12}"),
             format!("{:>8}", "SQNR"),
             format!("{:<25}", ""),
             format!("{:>9}", "gain"),
@@ -419,98 +430,29 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
             format!("{:>15}{:>6}", "worst channel", "saved"),
         ]
         .concat(),
-        false => format!("{:<12}{:>8}{:<11}{:>9}{:>10}", "int8", "SQNR", "", "gain", "bytes"),
+        false => format!("{first:<12}{:>8}{:<11}{:>9}{:>10}", "SQNR", "", "gain", "bytes"),
     };
     widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
-    let rows = app.model.scheme_rows();
     let cursor = app.scheme_in_tab(id).filter(|_| app.zoomed);
-    for (y, &scheme) in (1..).zip(&rows) {
-        let chosen = scheme == now;
-        let style = match (chosen, app.model.schemes().contains(&scheme)) {
-            (true, _) => theme.strong,
-            (false, true) => theme.text,
-            (false, false) => theme.faint,
-        };
-        let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
-        let size = bytes(scheme.bytes(&tensor.shape, 4));
-        match app.model.cost(id, scheme) {
-            Some(Cost::Error { error, scales, .. }) => {
-                let [figure, word] = widgets::rating(error.sqnr_db, theme);
-                spans.push(figure);
-                if wide {
-                    spans.push(Span::raw("  "));
-                    spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
-                }
-                spans.push(word);
-                let gain = match base {
-                    Some(base) if !chosen && (error.sqnr_db - base).is_finite() => {
-                        gained(error.sqnr_db - base)
-                    }
-                    _ => String::new(),
-                };
-                spans.push(Span::raw(format!("{gain:>9}{size:>10}")));
-                if !wide {
-                    widgets::line(buf, area, y, &Line::from(spans));
-                    continue;
-                }
-                spans.push(Span::raw(format!("{:>9}", count(*scales))));
-                let shares = (percent(error.relative_error), percent(error.zeroed));
-                spans.push(Span::styled(format!("{:>11}{:>10}", shares.0, shares.1), theme.dim));
-                let outcome = app.comparison.outcome(id, scheme);
-                let worst = format!("{:>15}{:>6}", worst_channel(outcome), "yes");
-                spans.push(Span::styled(worst, theme.dim));
-            }
-            Some(Cost::Impossible(_)) => {
-                spans.push(Span::styled(format!("{:>8}", "no scale"), theme.bad));
-            }
-            None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
+    let mut y = 1;
+    for row in &rows {
+        // A failed measurement is reported below the schemes that need none.
+        if !row.saved
+            && let Some(why) = app.comparison.failure(id)
+        {
+            widgets::line(buf, area, y, &Line::styled(why.to_owned(), theme.bad));
+            y += rows.iter().filter(|row| !row.saved).count() as u16;
+            break;
         }
-        widgets::line(buf, area, y, &Line::from(spans));
-    }
-    let below = 1 + rows.len() as u16;
-    if let Some(at) = rows.iter().position(|&scheme| Some(scheme) == cursor) {
-        let y = area.y + 1 + at as u16;
-        let row = Rect { x: area.x.saturating_sub(2), y, width: area.width + 4, height: 1 };
-        if y < area.bottom() {
+        let line = compared_scheme(app, id, row, wide, theme);
+        widgets::line(buf, area, y, &Line::from(line));
+        if Some(row.scheme) == cursor && y < area.height {
+            let x = area.x.saturating_sub(2);
+            let row = Rect { x, y: area.y + y, width: area.width + 4, height: 1 };
             tensors::highlight(buf, row, theme);
         }
+        y += 1;
     }
-    if let Some(why) = app.comparison.failure(id) {
-        widgets::line(buf, area, below, &Line::styled(why.to_owned(), theme.bad));
-    }
-    for (y, (scheme, name)) in (below..).zip(MEASURED_ONLY) {
-        let mut spans = vec![Span::styled(format!("{name:<12}"), theme.dim)];
-        let outcome = app.comparison.outcome(id, scheme);
-        let error = outcome.and_then(|outcome| outcome.result.as_ref().ok()?.error);
-        match error.map(|sums| sums.statistics()) {
-            Some(error) => {
-                let [figure, word] = widgets::rating(error.sqnr_db, theme);
-                spans.push(figure);
-                if wide {
-                    spans.push(Span::raw("  "));
-                    spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
-                }
-                spans.push(word);
-                let size = bytes(scheme.bytes(&tensor.shape, 4));
-                if !wide {
-                    spans.push(Span::styled(format!("{:>9}{size:>10}", ""), theme.dim));
-                    widgets::line(buf, area, y, &Line::from(spans));
-                    continue;
-                }
-                let shares = (percent(error.relative_error), percent(error.zeroed));
-                let figures =
-                    format!("{:>9}{size:>10}{:>9}{:>11}{:>10}", "", "", shares.0, shares.1);
-                let worst = format!("{:>15}{:>6}", worst_channel(outcome), "no");
-                spans.push(Span::styled(figures + &worst, theme.dim));
-            }
-            None if outcome.is_some() => {
-                spans.push(Span::styled(format!("{:>8}", "no scale"), theme.bad));
-            }
-            None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
-        }
-        widgets::line(buf, area, y, &Line::from(spans));
-    }
-    let mut y = below + MEASURED_ONLY.len() as u16;
     let advice = advice(app, id);
     let mut say = |text: &str, style: Style| {
         for row in wrap(text, area.width.into()) {
@@ -522,12 +464,89 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         say(&advice, theme.text);
     }
     // Explains the names if there is room left.
-    let measured_only = ("fp8, int4", "for comparison; only int8 can be saved");
-    let meanings = texts::SCHEME_MEANINGS.into_iter().chain([measured_only]);
-    if area.height > 24 || below + MEASURED_ONLY.len() as u16 + 6 < area.height {
+    if area.height > 24 || rows.len() as u16 + 7 < area.height {
         say("", theme.dim);
-        meanings.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
+        let presets = rows.iter().filter_map(|row| Some((&*row.name, row.scheme.preset()?)));
+        let presets = presets.map(|(name, preset)| (name, texts::preset_said(preset)));
+        let said = texts::SCHEME_MEANINGS.into_iter().chain(match is_int8 {
+            true => Some(("fp8, int4", "for comparison; the target holds int8")),
+            false => None,
+        });
+        let said = presets.chain(said);
+        said.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
     }
+}
+
+/// The line of one scheme in the Schemes tab.
+fn compared_scheme<'a>(
+    app: &App,
+    id: TensorId,
+    row: &ComparedScheme,
+    wide: bool,
+    theme: &Theme,
+) -> Vec<Span<'a>> {
+    let scheme = row.scheme;
+    let now = app.model.scheme_of(id);
+    let chosen = scheme == now;
+    let allowed = app.model.schemes().contains(&scheme);
+    let style = match (chosen, allowed, row.saved) {
+        (true, ..) => theme.strong,
+        (false, true, _) => theme.text,
+        (false, false, true) => theme.faint,
+        (false, false, false) => theme.dim,
+    };
+    let figures = if row.saved { theme.text } else { theme.dim };
+    let mut spans = vec![Span::styled(format!("{:<12}", row.name), style)];
+    let outcome = app.comparison.outcome(id, scheme);
+    let compared = outcome.and_then(|outcome| match &outcome.result {
+        Ok(found) => found.error.map(|sums| (sums.statistics(), None)),
+        Err(_) => None,
+    });
+    let measured = match app.model.cost(id, scheme) {
+        Some(Cost::Error { error, scales, .. }) => Some((*error, Some(*scales))),
+        Some(Cost::Impossible(_)) => None,
+        None => compared,
+    };
+    let Some((error, scales)) = measured else {
+        let text = match app.model.cost(id, scheme) {
+            Some(Cost::Impossible(NotQuantizable::DoesNotFit { why, .. })) => {
+                format!("  does not fit: {why}")
+            }
+            None if outcome.is_none() => {
+                spans.push(Span::styled(format!("{:>8}", "…"), theme.faint));
+                return spans;
+            }
+            _ => format!("{:>8}", "no scale"),
+        };
+        spans.push(Span::styled(text, theme.bad));
+        return spans;
+    };
+    let [figure, word] = widgets::rating(error.sqnr_db, theme);
+    spans.push(figure);
+    if wide {
+        spans.push(Span::raw("  "));
+        spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
+    }
+    spans.push(word);
+    let base = app.model.error(id, now).map(|error| error.sqnr_db);
+    let gain = match base {
+        Some(base) if row.saved && !chosen && (error.sqnr_db - base).is_finite() => {
+            gained(error.sqnr_db - base)
+        }
+        _ => String::new(),
+    };
+    let size = bytes(app.model.bytes(id, scheme));
+    spans.push(Span::styled(format!("{gain:>9}{size:>10}"), figures));
+    if wide {
+        let scales = scales.filter(|_| row.saved).map(count).unwrap_or_default();
+        spans.push(Span::styled(format!("{scales:>9}"), figures));
+        let shares = (percent(error.relative_error), percent(error.zeroed));
+        let saved = if row.saved { "yes" } else { "no" };
+        let rest =
+            format!("{:>11}{:>10}{:>15}{saved:>6}", shares.0, shares.1, worst_channel(outcome));
+        spans.push(Span::styled(rest, theme.dim));
+    }
+    spans
 }
 
 /// Width from which the schemes have all their columns.

@@ -110,9 +110,10 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         }
         CalibrationState::Running { round, schemes, meter } => {
             let word = match (round, schemes.contains(&QuantizationScheme::PER_CHANNEL)) {
-                (0, _) => " calibrating ",
-                (_, true) => " measuring per channel ",
-                (_, false) => " measuring blocks ",
+                (0, _) => " calibrating ".to_owned(),
+                (1, true) => " measuring per channel ".to_owned(),
+                (1, false) => " measuring blocks ".to_owned(),
+                _ => format!(" measuring {} of the target ", counted(schemes.len(), "scheme")),
             };
             let mut spans = vec![Span::styled(word, theme.accent)];
             let cells = if width >= 100 { 20 } else { 8 };
@@ -122,7 +123,8 @@ fn calibration<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
             Line::from(spans)
         }
         CalibrationState::Done { .. } => {
-            let schemes = SCHEMES.len();
+            let further = app.model.schemes().iter().filter(|scheme| !SCHEMES.contains(scheme));
+            let schemes = SCHEMES.len() + further.count();
             let calibrated = match default_calibration(&app.model.checkpoint) {
                 By::Learned => "min–max and learned scales",
                 _ => "min–max",

@@ -1,5 +1,6 @@
 //! Positions of all panes. Pure functions, shared by drawing, scrolling and the mouse.
 
+use crate::app::budget::Budget;
 use crate::app::diff::DiffState;
 use crate::app::overlay::{GoTo, Overlay};
 use crate::app::table::{Column, ColumnWidths};
@@ -183,9 +184,7 @@ pub fn list(size: Size, app: &App) -> Option<List> {
         }
         Overlay::Budget(budget) => {
             let figures = budget_figures(of(size, MiddlePane::Budget)?.detail?);
-            let count = budget.schemes.len();
-            let area = Rect { y: figures.y + 3, height: count as u16, ..figures };
-            Some(List { area: area.intersection(figures), first: 0, count })
+            Some(budget_schemes(figures, budget))
         }
         Overlay::Diff(view) => match &view.state {
             DiffState::Comparing(_) => None,
@@ -307,7 +306,7 @@ pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
 /// Width of the budget's figures, in columns.
 pub const BUDGET_FIGURES: u16 = 46;
 /// Rows of the budget, and of the table above it on small screens.
-const BUDGET_HEIGHT: u16 = 14;
+const BUDGET_HEIGHT: u16 = 15;
 const BUDGET_ROWS: u16 = 4;
 /// Below this height the budget takes the place of the table.
 const MIN_BUDGET_WITH_TABLE_HEIGHT: u16 = 20;
@@ -323,6 +322,20 @@ pub fn budget_figures(area: Rect) -> Rect {
         width: BUDGET_FIGURES.min(area.width.saturating_sub(4)),
         height: area.height.saturating_sub(1),
     }
+}
+
+/// Lines of figures above the schemes of the budget, and the line below them.
+const ABOVE_SCHEMES: u16 = 4;
+const BELOW_SCHEMES: u16 = 1;
+
+/// The list of schemes within the budget's figures.
+pub fn budget_schemes(figures: Rect, budget: &Budget) -> List {
+    let count = budget.schemes.len();
+    let room = figures.height.saturating_sub(ABOVE_SCHEMES + BELOW_SCHEMES);
+    let height = room.max(1).min(count as u16);
+    let area = Rect { y: figures.y + ABOVE_SCHEMES, height, ..figures };
+    let first = (budget.chosen + 1).saturating_sub(height.into());
+    List { area: area.intersection(figures), first, count }
 }
 
 /// The area of the budget's curve and axes, if there is room.

@@ -4,7 +4,7 @@ use crate::activations::ActivationMode;
 use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
 use crate::app::filter::TensorMatcher;
 use crate::app::table::{Column, NodeTotals, Row};
-use crate::app::tensor_metrics::{Sqnr, scheme_name};
+use crate::app::tensor_metrics::{Sqnr, scheme_name, typed_scheme_name};
 use crate::app::tree::TreeItem;
 use crate::app::{Action, App, CalibrationState, names, outputs};
 use crate::quantization;
@@ -52,10 +52,10 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     if area.width >= 80 {
         left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
     }
-    let scheme = scheme_name(app.model.scheme());
+    let scheme = typed_scheme_name(app.model.scheme());
     let right = match area.width < 80 && !app.filter_text.is_empty() {
-        true => format!("int8 {scheme}"),
-        false => format!("weight error of int8 {scheme}"),
+        true => scheme,
+        false => format!("weight error of {scheme}"),
     };
     let right = Line::styled(right, theme.dim);
     widgets::rule(buf, area, &Line::from(left), &right, theme);
@@ -387,7 +387,7 @@ struct Cells<'a> {
 fn scheme_text(quantizer: Quantizer) -> String {
     let scheme = scheme_name(quantizer.scheme);
     match quantizer.calibration {
-        quantization::Calibration::MinMax => scheme.to_owned(),
+        quantization::Calibration::MinMax => scheme.into_owned(),
         quantization::Calibration::Mse => format!("{scheme} m"),
         quantization::Calibration::Percentile(_) => format!("{scheme} p"),
         quantization::Calibration::Clip(_) => format!("{scheme} c"),

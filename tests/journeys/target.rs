@@ -1,9 +1,11 @@
 //! The target: choosing loaders, the tensors they leave float, and the changes of marks.
 
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
+use quantscope::app::Tab;
+use quantscope::app::overlay::Overlay;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::plan::target::{Container, LinearScheme, Loader};
-use quantscope::quantization::QuantizationScheme;
+use quantscope::quantization::{Preset, QuantizationScheme};
 
 /// Moves the cursor of the open list to a row.
 fn choose(driver: &mut Driver, name: &str) {
@@ -226,4 +228,76 @@ fn from_a_model_to_a_saved_checked_and_compared_one() {
     driver.expect("changed");
     driver.press("Esc q");
     assert!(driver.has_quit());
+}
+
+/// Chooses presets of compressed-tensors for a loader.
+fn choose_presets(driver: &mut Driver, loader: &str) {
+    choose_target(driver, loader);
+    driver.press("T l l Enter");
+    driver.expect("compressed-tensors presets");
+}
+
+#[test]
+fn presets_are_measured_marked_and_saved_as_previewed() {
+    let mut driver = Driver::open(SHARDED);
+    choose_presets(&mut driver, "transformers");
+    driver.expect("14 schemes measured");
+    driver.press("a");
+    driver.expect("weight error of W4A16");
+    let offered = driver.app.model.schemes().to_vec();
+    assert_eq!(offered.len(), Preset::ALL.len());
+    for (number, preset) in offered.into_iter().enumerate() {
+        driver.press(if number == 0 { "X Enter" } else { "X Down Enter" });
+        assert_eq!(schemes(&driver), [preset], "{}", driver.screen());
+        driver.press("s");
+        let name = preset.preset().map(Preset::name).unwrap_or_default();
+        driver.expect(&format!("sharded-{name}"));
+        driver.press("Enter");
+        driver.expect("Saved and verified");
+        // The global scale of NVFP4 is that of all tensors that a loader merges.
+        driver.expect("On disk, 14 tensors have the error that was previewed.");
+        driver.press("Esc");
+    }
+}
+
+#[test]
+fn the_schemes_tab_shows_what_the_target_holds() {
+    let mut driver = Driver::open(SHARDED);
+    choose_presets(&mut driver, "vllm");
+    driver.type_text(":down_proj");
+    driver.press("Enter");
+    for _ in 0..Tab::ALL.len() {
+        if driver.app.tab != Tab::Schemes {
+            driver.press("Tab");
+        }
+    }
+    driver.press("Enter");
+    for preset in Preset::ALL {
+        let scheme = QuantizationScheme::Preset(preset).to_string();
+        let row = driver.rows().into_iter().find(|row| row.trim_start().starts_with(&scheme));
+        let row = row.unwrap_or_else(|| panic!("{scheme}:\n{}", driver.screen()));
+        assert!(row.contains("dB") && row.trim_end().ends_with("yes"), "{row}");
+    }
+    driver.expect("FP4 weights in groups of 16 with FP8 scales");
+}
+
+#[test]
+fn a_budget_mixes_the_presets_and_says_what_it_holds() {
+    let mut driver = Driver::open(SHARDED);
+    choose_presets(&mut driver, "transformers");
+    driver.press("b");
+    driver.expect("holds    float 14");
+    driver.press("Home");
+    driver.expect("holds    int4 14");
+    driver.type_text("50%");
+    driver.press("Enter");
+    let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
+    let held = budget.composition(driver.app.model.plan());
+    assert!(held.contains(", "), "{held}");
+    driver.expect(&format!("holds    {held}"));
+    driver.press("Enter s");
+    driver.expect("sharded-mixed");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    driver.expect("14 tensors have the error that was previewed");
 }

@@ -42,9 +42,11 @@ impl Column {
         Column::Scheme,
     ];
 
-    /// A column for each scheme, and for its gain over the first.
-    pub fn of_schemes() -> impl Iterator<Item = Column> {
-        let by = SCHEMES.into_iter().map(Column::By);
+    /// A column for each scheme of int8, for its gain over the first, and for each other scheme
+    /// that the target holds.
+    pub fn of_schemes(target: &[QuantizationScheme]) -> impl Iterator<Item = Column> {
+        let others = target.iter().copied().filter(|scheme| !SCHEMES.contains(scheme));
+        let by = others.chain(SCHEMES).map(Column::By);
         by.chain(SCHEMES.into_iter().skip(1).map(|of| Column::Gain { of, over: SCHEMES[0] }))
     }
 
@@ -60,7 +62,12 @@ impl Column {
 
     /// The column with a name of the settings.
     pub fn named(name: &str) -> Option<Column> {
-        let scheme = |name: &str| SCHEMES.into_iter().find(|scheme| scheme.to_string() == name);
+        let scheme = |name: &str| {
+            let scheme: QuantizationScheme = name.parse().ok()?;
+            let is_column =
+                SCHEMES.contains(&scheme) || scheme.preset().is_some() || scheme.ggml().is_some();
+            is_column.then_some(scheme)
+        };
         if let Some(plain) = Column::ALL.into_iter().find(|column| column.name() == name) {
             return Some(plain);
         }
@@ -101,9 +108,9 @@ impl Column {
             Column::Output => "output",
             Column::Values => "values",
             Column::Scheme => "scheme",
-            Column::By(scheme) => scheme_name(scheme),
+            Column::By(scheme) => return scheme_name(scheme).into_owned(),
             Column::Gain { of, over } => {
-                let short = |scheme| scheme_name(scheme).trim_start_matches("per ");
+                let short = |scheme| scheme_name(scheme).trim_start_matches("per ").to_owned();
                 return format!("{} − {}", short(of), short(over));
             }
         };
@@ -177,10 +184,11 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::PRESET_SCHEMES;
 
     #[test]
     fn every_column_is_found_by_its_name() {
-        for column in Column::ALL.into_iter().chain(Column::of_schemes()) {
+        for column in Column::ALL.into_iter().chain(Column::of_schemes(&PRESET_SCHEMES)) {
             assert_eq!(Column::named(&column.name()), Some(column));
         }
         let gain = Column::named("per-block:32 over per-channel");

@@ -301,8 +301,8 @@ impl Table {
                 false => (2, 0.0),
                 true => {
                     let scheme = model.scheme_of(id);
-                    let place = SCHEMES.iter().position(|&s| s == scheme).unwrap_or(0);
-                    directed(place as f64)
+                    let known = || model.schemes().iter().chain(&SCHEMES);
+                    directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
                 }
             },
             Column::Values => {

@@ -17,30 +17,57 @@ use std::time::Duration;
 const RANKING_INTERVAL: Duration = Duration::from_millis(200);
 
 impl App {
-    pub(super) fn calibrate(&mut self, round: usize, effects: &mut Effects) {
+    /// Starts to measure every tensor.
+    pub(super) fn calibrate(&mut self, effects: &mut Effects) {
+        self.calibrated.clear();
         if !self.model.has_floats() {
             self.calibration = CalibrationState::NothingToDo;
             return;
         }
+        self.begin_round(effects);
+    }
+
+    /// Starts the next round with schemes that are not measured yet. Returns false if there is
+    /// none.
+    fn begin_round(&mut self, effects: &mut Effects) -> bool {
+        let rounds = rounds(self.model.initial_scheme(), self.model.schemes()).map(|schemes| {
+            let left = schemes.into_iter().filter(|scheme| !self.calibrated.contains(scheme));
+            left.collect::<Vec<_>>()
+        });
+        let next = (0..).zip(rounds).find(|(_, schemes)| !schemes.is_empty());
+        let Some((round, schemes)) = next else { return false };
         self.generation += 1;
         self.prioritized.clear();
-        let all = rounds(self.model.initial_scheme());
-        let Some(&schemes) = all.get(round) else { return };
-        self.calibration = CalibrationState::Running { round, schemes, meter: Meter::default() };
-        effects.push(Effect::Calibrate { generation: self.generation, schemes });
+        let (generation, meter) = (self.generation, Meter::default());
+        let running = CalibrationState::Running { round, schemes: schemes.clone(), meter };
+        self.calibration = running;
+        let shared_absmax = self.model.shared_absmax();
+        effects.push(Effect::Calibrate { generation, schemes, shared_absmax });
+        true
+    }
+
+    /// Measures the schemes of another target, once all others are measured.
+    pub(super) fn calibrate_for_target(&mut self, effects: &mut Effects) {
+        if let CalibrationState::Done { .. } = self.calibration {
+            self.begin_round(effects);
+        }
     }
 
     pub(super) fn calibration_ended(&mut self, meter: Meter, effects: &mut Effects) {
         self.update_ranking();
-        let CalibrationState::Running { round, .. } = self.calibration else { return };
-        match round {
-            0 => self.calibrate(1, effects),
-            _ => {
-                self.calibration = CalibrationState::Done { meter };
-                let candidates = self.model.duplicate_candidates();
-                if !candidates.is_empty() {
-                    effects.push(Effect::FindDuplicates(candidates));
-                }
+        let CalibrationState::Running { round, schemes, .. } = &mut self.calibration else {
+            return;
+        };
+        let round = *round;
+        self.calibrated.append(schemes);
+        if !self.begin_round(effects) {
+            self.calibration = CalibrationState::Done { meter };
+        }
+        // All statistics are known after the second round.
+        if round == 1 {
+            let candidates = self.model.duplicate_candidates();
+            if !candidates.is_empty() {
+                effects.push(Effect::FindDuplicates(candidates));
             }
         }
     }
@@ -64,7 +91,7 @@ impl App {
                 self.comparison.clear();
                 self.measuring.clear();
                 self.update_ranking();
-                self.calibrate(0, effects);
+                self.calibrate(effects);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::app::action::Action;
 use crate::app::calibration::CalibrationState;
+use crate::app::comparison::comparison;
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::state::App;
@@ -39,7 +40,8 @@ impl App {
     fn request_scheme_comparison(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
         if self.model.measurement(id).metrics().is_some() {
-            effects.extend(self.comparison.request(id).map(Effect::CompareSchemes));
+            let request = self.comparison.request(id);
+            effects.extend(request.map(|id| Effect::CompareSchemes(id, comparison(&self.model))));
         }
     }
 

@@ -14,7 +14,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
     let mut effects = Effects::new();
     match event {
         Event::Opened => {
-            app.calibrate(0, &mut effects);
+            app.calibrate(&mut effects);
             if !app.activations.is_empty() {
                 let files = app.activations.clone();
                 app.open_activations(files, &mut effects);

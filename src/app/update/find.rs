@@ -38,7 +38,7 @@ impl App {
     /// Opens the list of columns.
     pub(super) fn open_columns(&mut self) {
         let mut choices: Vec<Column> =
-            DEFAULT_COLUMNS.into_iter().chain(Column::of_schemes()).collect();
+            DEFAULT_COLUMNS.into_iter().chain(Column::of_schemes(self.model.schemes())).collect();
         let own = self.settings.columns.iter().filter(|column| !choices.contains(column));
         let own: Vec<Column> = own.copied().collect();
         choices.extend(own);

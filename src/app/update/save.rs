@@ -35,7 +35,7 @@ impl App {
             true => SaveKind::Static,
             false => SaveKind::Quantize(container),
         };
-        let dialog = SaveDialog::new(kind, &self.model.checkpoint);
+        let dialog = SaveDialog::new(kind, &self.model);
         self.overlay = Some(Overlay::Save(dialog));
         self.preview_save(effects);
     }
@@ -68,7 +68,7 @@ impl App {
         if !save::can_become_floats(&self.model.checkpoint) {
             return self.say("no tensor is quantized: this is the float model already");
         }
-        let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model.checkpoint);
+        let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model);
         self.overlay = Some(Overlay::Save(dialog));
         self.preview_save(effects);
     }

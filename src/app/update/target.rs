@@ -78,6 +78,7 @@ impl App {
             Err(why) => return self.warn(format!("the target {target} is not known: {why}")),
         };
         self.requested_rules = None;
+        self.comparison.clear();
         if self.model.plan().target == target {
             if *self.model.rules() == rules {
                 self.say(format!("the target is {target} already"));
@@ -93,6 +94,7 @@ impl App {
         }
         self.table.keep_cursor();
         self.table.measurements_changed(&self.model);
+        self.calibrate_for_target(effects);
         if matches!(self.overlay, Some(Overlay::Save(_))) {
             self.show_save(effects);
         }

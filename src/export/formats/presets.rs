@@ -1,22 +1,23 @@
-//! compressed-tensors with presets: int4, FP8 and FP4 weights, with one preset for all layers or
-//! several ("mixed precision"). Loaded by transformers, sentence-transformers and vLLM.
+//! compressed-tensors with presets: int4, int8, FP8 and FP4 weights, one preset for all layers or
+//! several ("mixed precision"). transformers, sentence-transformers and vLLM load them.
 //!
 //! The stored tensors and the config groups are those that compressed-tensors writes. Each rule
 //! here exists because a load failed or silently gave wrong values.
 
 use crate::checkpoint::Checkpoint;
+use crate::export::compensated::{COMPENSATED_KEY, OWNERS_SCALES_KEY};
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::compressed_tensors::entry;
 use crate::export::formats::model_directory::{model_obstacle, part_taken};
-use crate::export::formats::shards::{self, entries};
+use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::module_patterns;
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::rules::{FusionUnits, experts_of};
-use crate::plan::{PRESET_SCHEMES, Plan, can_be_saved};
+use crate::plan::{PRESET_SCHEMES, Plan};
 use crate::quantization::{
     Preset, PresetGroup, PresetPart, QuantizationScheme, ScaleStorage, shape_bytes,
 };
@@ -34,7 +35,7 @@ impl FormatWriter for Presets {
     }
 
     fn summary(&self) -> &'static str {
-        "int4, FP8 and FP4 presets for transformers and vLLM; Linear layers"
+        "presets such as W4A16 and their mixtures for transformers and vLLM; Linear layers"
     }
 
     fn output_kind(&self) -> OutputKind {
@@ -78,7 +79,16 @@ impl FormatWriter for Presets {
         json.insert("quantization_config".into(), quantization_config(&groups));
         output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
         output_plan.scaled_together = scaled_together(plan, &units);
-        shards::lay_out(checkpoint, shards, &|metadata, _| metadata, output_plan)
+        let note = |mut metadata: FileMetadata, entries: &[Entry]| {
+            let is_compensated = |id: TensorId| plan.compensation.tensors().contains(&id);
+            list_names(checkpoint, entries, (COMPENSATED_KEY, &is_compensated), &mut metadata);
+            let has_scales_of_owner =
+                |id: TensorId| matches!(preset_of(plan, id), Some(Preset::W8A8 | Preset::W8A16(_)));
+            let list = (OWNERS_SCALES_KEY, &has_scales_of_owner as &dyn Fn(TensorId) -> bool);
+            list_names(checkpoint, entries, list, &mut metadata);
+            metadata
+        };
+        shards::lay_out(checkpoint, shards, &note, output_plan)
     }
 
     fn check_container(&self, file: &Path) -> Result<(), String> {
@@ -103,7 +113,7 @@ fn check_tensors(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
     for (id, quantizer) in plan.iter() {
         let tensor = checkpoint.tensor(id);
         let name = tensor.name.escape_debug();
-        let Some(preset) = quantizer.scheme.preset().filter(|preset| can_be_saved(*preset)) else {
+        let Some(preset) = quantizer.scheme.preset() else {
             return Err(format!(
                 "'{name}' is to be {}, which is not written beside the presets W4A16, FP8_DYNAMIC and their like",
                 quantizer.scheme
@@ -163,7 +173,25 @@ fn groups(
     groups.collect()
 }
 
-/// Returns the stored tensors of a marked tensor.
+/// Lists those of a file's quantized tensors that `is_listed` holds for, under a key.
+fn list_names(
+    checkpoint: &Checkpoint,
+    entries: &[Entry],
+    (list, is_listed): (&str, &dyn Fn(TensorId) -> bool),
+    metadata: &mut FileMetadata,
+) {
+    let listed = entries.iter().filter_map(Entry::quantizer).map(|(id, _)| id);
+    let listed = listed.filter(|&id| is_listed(id));
+    let names: Vec<&str> = listed.map(|id| checkpoint.tensor(id).name.as_str()).collect();
+    metadata.retain(|(key, _)| key != list);
+    if !names.is_empty() {
+        // Strings always serialize.
+        let text = serde_json::to_string(&names).unwrap_or_default();
+        metadata.push((list.into(), text));
+    }
+}
+
+/// The stored tensors that a marked tensor becomes.
 fn preset_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
     let quantizer = plan.get(id)?;
     let preset = quantizer.scheme.preset()?;

@@ -3,6 +3,9 @@
 use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Format, Stored, StoredId};
+use crate::export::compensated::{
+    COMPENSATED_KEY, CompensatedTensors, OWNERS_SCALES_KEY, listed_names,
+};
 use crate::export::error::SaveError;
 use crate::export::ggml_blocks;
 use crate::export::left_out::is_left_out;
@@ -62,6 +65,10 @@ pub struct Pairing<'c> {
     pub pairs: Vec<Pair>,
     /// The importance of the source's elements, which ggml's block types were made by.
     pub importance: Importance,
+    /// Tensors of the output whose rounding was compensated.
+    pub(super) compensated: HashSet<TensorId>,
+    /// What was written of them, if that is known.
+    pub(super) written: Option<&'c CompensatedTensors>,
 }
 
 impl<'c> Pairing<'c> {
@@ -81,7 +88,10 @@ impl<'c> Pairing<'c> {
             })
         });
         let (pairs, importance) = (pairs.collect::<Result<_, _>>()?, Importance::default());
-        let mut pairing = Pairing { out, source, pairs, importance };
+        let names = listed_names(out, COMPENSATED_KEY);
+        let compensated =
+            out.ids().filter(|&id| names.contains(out.tensor(id).name.as_str())).collect();
+        let mut pairing = Pairing { out, source, pairs, importance, compensated, written: None };
         pairing.pairs.extend(pairing.attached());
         match pairing.missing() {
             None => Ok(pairing),
@@ -98,9 +108,13 @@ impl<'c> Pairing<'c> {
         Pairing { importance, ..self }
     }
 
-    /// Returns pairs for tensors of the source that became part of a quantized tensor of the
-    /// output: once its layer is quantized, `k_scale` of a float model looks like a scale of the
-    /// key-value cache.
+    /// The same where this was written of the tensors whose rounding was compensated.
+    pub(crate) fn with_written(self, written: &'c CompensatedTensors) -> Pairing<'c> {
+        Pairing { written: Some(written), ..self }
+    }
+
+    /// The pairs of tensors of the source that the output has as part of a quantized tensor:
+    /// `k_scale` of a float model looks like a scale of the cache once its layers are quantized.
     fn attached(&self) -> Vec<Pair> {
         let Pairing { out, source, pairs, .. } = self;
         let paired: HashSet<TensorId> = pairs.iter().map(|pair| pair.source).collect();
@@ -224,6 +238,8 @@ struct Names<'c> {
     stored: HashMap<&'c str, (StoredId, TensorId)>,
     out_stored: HashSet<&'c str>,
     fake_quantized: HashMap<String, (Quantizer, Rounding)>,
+    /// int8 tensors with the scales of compressed-tensors.
+    with_owners_scales: HashSet<String>,
 }
 
 impl<'c> Names<'c> {
@@ -241,6 +257,7 @@ impl<'c> Names<'c> {
             stored: owned.collect(),
             out_stored: out.all_stored().map(|(_, stored)| stored.name.as_str()).collect(),
             fake_quantized: fake_quantized(out),
+            with_owners_scales: listed_names(out, OWNERS_SCALES_KEY),
         }
     }
 
@@ -279,7 +296,9 @@ impl<'c> Names<'c> {
                 return pair.ok_or_else(|| "its parts differ from the source's".to_owned());
             }
             (Content::Packed(packed), Content::Plain(_)) if packed.int8().is_some() && is_float => {
-                Match::Quantized
+                let has_scales_of_owner = self.with_owners_scales.contains(tensor.name.as_str());
+                let preset = packed.int8().filter(|_| has_scales_of_owner).and_then(int8_preset);
+                preset.map_or(Match::Quantized, Match::Preset)
             }
             (Content::Packed(packed), Content::Plain(_))
                 if packed.preset().is_some() && is_float =>
@@ -341,6 +360,15 @@ impl<'c> Names<'c> {
             parts: same,
             transposed: false,
         })
+    }
+}
+
+/// The preset of an int8 tensor that has the scales of compressed-tensors.
+fn int8_preset(int8: &Int8) -> Option<Preset> {
+    match int8.scheme {
+        QuantizationScheme::PerChannel(..) => Some(Preset::W8A8),
+        QuantizationScheme::PerBlock(_, _, columns) => Some(Preset::W8A16(columns)),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::export::request::{OutputFormat, Request, Task};
 use crate::export::verify::pairing::{Match, Pairing};
 use crate::export::weight_layout::layout_of;
 use crate::plan::gguf_mix::becomes_f16;
-use crate::plan::{InputQuantization, Plan};
+use crate::plan::{ErrorCompensation, InputQuantization, Plan};
 use crate::quantization::ggml::{Importance, ImportanceOrigin};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{BlockType, FloatType};
@@ -59,6 +59,9 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         plan.inputs = InputQuantization::Static(inputs);
     }
     plan.importance = recovered_importance(pairing);
+    let compensated = pairing.pairs.iter().filter(|pair| pairing.compensated.contains(&pair.out));
+    plan.compensation =
+        ErrorCompensation::of_tensors(compensated.map(|pair| pair.source).collect());
     let format = match pairing.out.format() {
         Format::Gguf => OutputFormat::Gguf,
         Format::Burnpack => OutputFormat::Burn(layout_of(pairing.out)),

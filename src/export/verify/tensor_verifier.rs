@@ -257,6 +257,8 @@ impl<'k> TensorVerifier<'k> {
         let Some(Ok(coder)) = encoded else {
             return Err(self.mismatch(pair, "its source cannot be quantized".into()));
         };
+        let is_compensated = self.pairing.compensated.contains(&pair.out);
+        let mut codes = None;
         let row = range.start / coder.columns() as u64;
         let global = coder.global().to_le_bytes();
         let out = self.pairing.out;
@@ -272,6 +274,19 @@ impl<'k> TensorVerifier<'k> {
                 _ => continue,
             };
             let written = self.out.stored(part, start..start + expected.len() as u64)?;
+            // The source gives compensated codes only together with the layer's inputs.
+            if is_compensated && matches!(stored.name.strip_prefix(&**name), Some("" | "_packed")) {
+                let written_to = self.pairing.written;
+                let same =
+                    written_to.and_then(|all| all.is_as_written(pair.source, range.start, written));
+                if same == Some(false) {
+                    let stored = stored.name.escape_debug();
+                    let why = format!("the bytes of '{stored}' are not those that were written");
+                    return Err(self.mismatch(pair, why));
+                }
+                codes = Some(written.to_vec());
+                continue;
+            }
             if let Some(at) = first_difference(written, expected) {
                 let stored = stored.name.escape_debug();
                 let why = format!(
@@ -288,6 +303,9 @@ impl<'k> TensorVerifier<'k> {
             bytes.as_chunks::<4>().0.iter().map(|raw| f32::from_le_bytes(*raw)).collect()
         };
         let mut sums = kernels::restored_error(&floats(&self.expected), &floats(read_back));
+        if let Some(codes) = codes {
+            rows.values = codes;
+        }
         sums.levels = coder.levels_of(&rows);
         Ok(sums)
     }

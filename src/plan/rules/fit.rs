@@ -6,7 +6,7 @@ use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::rules::TargetRules;
-use crate::plan::schemes::dividing_block;
+use crate::plan::schemes::{dividing_block, fitting_presets};
 use crate::plan::target::{Container, LinearScheme};
 use crate::quantization::{QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::TensorId;
@@ -38,13 +38,24 @@ impl TargetRules {
     /// Returns the schemes that a mark may have, smallest first: those that the format stores
     /// and that no loader of the target refuses.
     pub fn schemes(&self, checkpoint: &Checkpoint) -> Vec<QuantizationScheme> {
-        let stored = self.target().container().schemes();
-        if self.target().loaders().is_empty() {
-            return stored;
+        let container = self.target().container();
+        let is_presets = container == Container::CompressedTensors(LinearScheme::Presets);
+        if self.target().loaders().is_empty() && !is_presets {
+            return container.schemes();
         }
         let by_default =
             |id: &TensorId| self.eligibility(checkpoint, *id) == Eligibility::ByDefault;
         let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
+        let stored = match is_presets {
+            true => {
+                let shapes = tensors.iter().map(|&id| &checkpoint.tensor(id).shape);
+                fitting_presets(&shapes.collect::<Vec<_>>())
+            }
+            false => container.schemes(),
+        };
+        if self.target().loaders().is_empty() {
+            return stored;
+        }
         let refusals = |&scheme: &QuantizationScheme| -> BTreeSet<String> {
             let plan = Plan::uniform(tensors.iter().copied(), scheme, Rounding::default());
             self.review(checkpoint, &plan).refusals.into_iter().collect()
@@ -174,8 +185,12 @@ impl TargetRules {
         let container = self.target().container();
         let allowed = self.schemes(checkpoint);
         let fits = |scheme: QuantizationScheme| {
-            let is_block = matches!(scheme, QuantizationScheme::PerBlock(..));
-            allowed.contains(&scheme) || is_block && container.can_store(scheme)
+            // Groups and blocks of other sizes than those offered.
+            let is_sized = matches!(scheme, QuantizationScheme::PerBlock(..))
+                || scheme.preset().is_some_and(|preset| {
+                    allowed.iter().filter_map(|s| s.preset()).any(|p| p.name() == preset.name())
+                });
+            allowed.contains(&scheme) || is_sized && container.can_store(scheme)
         };
         let marks: Vec<(TensorId, Quantizer)> = fitted.plan.iter().collect();
         let first = marks.first().map(|(_, quantizer)| quantizer.scheme);

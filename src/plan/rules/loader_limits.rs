@@ -289,14 +289,12 @@ impl Condition {
     /// Returns the name that meets the condition, for the sentence; `None` if nothing meets it.
     pub(super) fn met_by(self, selected: &Selected) -> Option<String> {
         let Selected { linear, .. } = *selected;
-        let first_expert = || selected.experts().next().map(|id| selected.name(id));
+        let int8_expert = || selected.int8_input_expert().map(|id| selected.name(id));
         let some = |holds: bool| holds.then(String::new);
         match self {
-            Condition::Int8InputsWithExperts if linear == Some(LinearScheme::W8A8) => {
-                first_expert()
-            }
-            Condition::Int8InputsWithMergedExperts if linear == Some(LinearScheme::W8A8) => {
-                first_expert().filter(|_| selected.architecture.merges_experts())
+            Condition::Int8InputsWithExperts => int8_expert(),
+            Condition::Int8InputsWithMergedExperts => {
+                int8_expert().filter(|_| selected.architecture.merges_experts())
             }
             Condition::WeightOnlyWithFloatExperts
                 if matches!(linear, Some(LinearScheme::W8A16 | LinearScheme::Presets))
@@ -312,7 +310,7 @@ impl Condition {
             Condition::ConvertedLayer if linear.is_some() => {
                 selected.converted().map(|id| selected.name(id))
             }
-            Condition::Int8InputsOfF32 if linear == Some(LinearScheme::W8A8) => {
+            Condition::Int8InputsOfF32 if selected.has_linear(LinearScheme::W8A8) => {
                 selected.wide().map(|id| selected.name(id))
             }
             Condition::Llama4 => some(
@@ -325,7 +323,7 @@ impl Condition {
             Condition::QuantizedHead if linear.is_some() => {
                 selected.head().map(|id| selected.module(id))
             }
-            Condition::WeightOnly => some(linear == Some(LinearScheme::W8A16)),
+            Condition::WeightOnly => some(selected.has_linear(LinearScheme::W8A16)),
             Condition::WeightOnlyPerChannel => some(
                 linear == Some(LinearScheme::W8A16)
                     && selected.has_scheme(|s| matches!(s, QuantizationScheme::PerChannel(..))),

@@ -7,7 +7,7 @@ use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::roles;
 use crate::plan::rules::units::{FusionUnit, FusionUnits, UnitKind};
 use crate::plan::target::{Container, LinearScheme};
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::{FloatType, TensorId};
 use std::collections::BTreeMap;
 
@@ -122,7 +122,36 @@ impl Selected<'_> {
         self.plan.iter().any(|(_, quantizer)| is(quantizer.scheme))
     }
 
+    /// Whether a layer is quantized so: by the scheme of the format, or by a preset of int8.
+    pub(super) fn has_linear(&self, scheme: LinearScheme) -> bool {
+        self.linear == Some(scheme)
+            || self.linear == Some(LinearScheme::Presets)
+                && self.has_scheme(|marked| preset_of_int8(marked) == Some(scheme))
+    }
+
+    /// The first expert whose inputs are int8.
+    pub(super) fn int8_input_expert(&self) -> Option<TensorId> {
+        let is_w8a8 = |id: &TensorId| {
+            let scheme = self.plan.get(*id).map(|quantizer| quantizer.scheme);
+            scheme.and_then(preset_of_int8) == Some(LinearScheme::W8A8)
+        };
+        match self.linear? {
+            LinearScheme::W8A8 => self.experts().next(),
+            LinearScheme::W8A16 => None,
+            LinearScheme::Presets => self.experts().find(is_w8a8),
+        }
+    }
+
     fn marked(&self) -> impl Iterator<Item = TensorId> {
         self.plan.iter().map(|(id, _)| id)
+    }
+}
+
+/// What a preset of int8 quantizes of a layer; `None` for other schemes.
+fn preset_of_int8(scheme: QuantizationScheme) -> Option<LinearScheme> {
+    match scheme.preset()? {
+        Preset::W8A8 => Some(LinearScheme::W8A8),
+        Preset::W8A16(_) => Some(LinearScheme::W8A16),
+        _ => None,
     }
 }

@@ -3,8 +3,9 @@
 use crate::checkpoint::Checkpoint;
 use crate::plan::marks::Plan;
 use crate::plan::rules::roles;
+use crate::quantization::SharedAbsmax;
 use crate::tensor::TensorId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Names of sibling layers that loaders merge into one.
 const MERGED: [&[&str]; 7] = [
@@ -94,6 +95,23 @@ impl FusionUnits {
     /// The units whose tensors have different schemes in a plan.
     pub fn split_in<'u>(&'u self, plan: &'u Plan) -> impl Iterator<Item = &'u FusionUnit> {
         self.units.iter().filter(|unit| unit.is_split_in(plan))
+    }
+
+    /// The largest magnitude of each unit, for all its tensors among `ids`. `absmax` gives that
+    /// of a tensor; a unit of which one tensor is not known is left out.
+    pub fn shared_absmax(
+        &self,
+        ids: impl IntoIterator<Item = TensorId>,
+        absmax: impl Fn(TensorId) -> Option<f64>,
+    ) -> SharedAbsmax {
+        let mut shared = BTreeMap::new();
+        for unit in self.grouped(ids).into_iter().filter(|unit| unit.len() > 1) {
+            let all: Option<Vec<f64>> = unit.iter().map(|&id| absmax(id)).collect();
+            if let Some(largest) = all.and_then(|all| all.into_iter().reduce(f64::max)) {
+                shared.extend(unit.into_iter().map(|id| (id, largest)));
+            }
+        }
+        SharedAbsmax::new(shared)
     }
 
     /// Groups `ids`: the tensors of a unit form one group, each other tensor a group of its own.

@@ -1,8 +1,8 @@
 //! The properties of output formats that a plan depends on.
 
-use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES, can_be_saved};
-use crate::quantization::QuantizationScheme;
-use crate::tensor::{BlockType, Shape};
+use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES};
+use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::tensor::{BlockType, Shape, TensorInfo};
 
 /// The container that an output is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -132,8 +132,23 @@ impl Container {
         }
     }
 
+    /// Bytes of a tensor in a scheme. Presets have scales of the weight's type; those of int8
+    /// are counted as four bytes in every format.
+    pub fn bytes(self, scheme: QuantizationScheme, tensor: &TensorInfo) -> u64 {
+        let scale = match (self, tensor.dtype.float()) {
+            (Container::CompressedTensors(LinearScheme::Presets), Some(float)) => {
+                ScaleStorage::ElementType.scale_bytes(float)
+            }
+            _ => 4,
+        };
+        scheme.bytes(&tensor.shape, scale)
+    }
+
     /// Returns why a weight of this shape cannot have a scheme; `None` if it can.
     pub fn scheme_obstacle(self, scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
+        if let Some(preset) = scheme.preset() {
+            return preset.obstacle(shape);
+        }
         let columns = shape.row_len();
         let size = match (self, scheme) {
             (
@@ -164,9 +179,9 @@ impl Container {
     pub fn can_store(self, scheme: QuantizationScheme) -> bool {
         let is_block =
             |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
-        if let Some(preset) = scheme.preset() {
+        if scheme.preset().is_some() {
             let presets = Container::CompressedTensors(LinearScheme::Presets);
-            return (self == presets && can_be_saved(preset)) || self == Container::FakeQuantized;
+            return self == presets || self == Container::FakeQuantized;
         }
         if let (Container::Gguf, Some(_)) = (self, scheme.ggml()) {
             return true;

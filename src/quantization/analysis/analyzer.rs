@@ -122,6 +122,20 @@ impl<'q> TensorAnalyzer<'q> {
         self
     }
 
+    /// The same for a tensor that shares a global scale with others, whose largest magnitude is
+    /// `absmax`.
+    pub(crate) fn sharing(mut self, absmax: Option<f64>) -> Self {
+        self.coded = self.coded.into_iter().map(|quantizer| quantizer.sharing(absmax)).collect();
+        self.passes = self.needed_passes();
+        self
+    }
+
+    fn needed_passes(&self) -> u64 {
+        let further = self.multi_pass.iter().map(|q| further_passes(self.spec, q));
+        let further = further.chain(self.coded.iter().filter_map(|q| q.pass(self.spec))).max();
+        1 + further.unwrap_or(0)
+    }
+
     pub(super) fn with_chunk_bytes(
         spec: &'q AnalysisSpec,
         dtype: FloatType,
@@ -150,10 +164,8 @@ impl<'q> TensorAnalyzer<'q> {
         let multi_pass = with(Strategy::MultiPass);
         let coded: Vec<CodedQuantizer> =
             quantizers.iter().filter_map(|q| CodedQuantizer::new(q, shape)).collect();
-        let further = multi_pass.iter().map(|q| further_passes(spec, q));
-        let further = further.chain(coded.iter().filter_map(|q| q.pass(spec))).max();
         let fills_histogram = spec.histogram || !from_histogram.is_empty();
-        TensorAnalyzer {
+        let mut analyzer = TensorAnalyzer {
             spec,
             dtype,
             chunks,
@@ -161,12 +173,14 @@ impl<'q> TensorAnalyzer<'q> {
             single_pass: SinglePass::new(spec, with(Strategy::SinglePass)),
             fills_histogram,
             moments: MomentsSource::choose(spec, dtype, fills_histogram, &multi_pass),
-            passes: 1 + further.unwrap_or(0),
+            passes: 1,
             strategies,
             from_histogram,
             multi_pass,
             coded,
-        }
+        };
+        analyzer.passes = analyzer.needed_passes();
+        analyzer
     }
 
     /// Number of chunks; zero for an empty tensor.

@@ -21,6 +21,9 @@ pub(super) struct CodedQuantizer {
     preset: Preset,
     dtype: FloatType,
     shape: Shape,
+    /// The largest magnitude of the tensors that share a global scale with this one; `None`: it
+    /// stands alone.
+    shared_absmax: Option<f64>,
 }
 
 impl CodedQuantizer {
@@ -28,7 +31,12 @@ impl CodedQuantizer {
     pub(super) fn new(quantizer: &TensorQuantizer, shape: &Shape) -> Option<CodedQuantizer> {
         let (quantizer, dtype) = (quantizer.quantizer(), quantizer.dtype);
         let preset = quantizer.scheme.preset()?;
-        Some(CodedQuantizer { quantizer, preset, dtype, shape: shape.clone() })
+        Some(CodedQuantizer { quantizer, preset, dtype, shape: shape.clone(), shared_absmax: None })
+    }
+
+    /// The same for a tensor that shares a global scale with others.
+    pub(super) fn sharing(self, absmax: Option<f64>) -> CodedQuantizer {
+        CodedQuantizer { shared_absmax: absmax, ..self }
     }
 
     pub(super) fn quantizer(&self) -> Quantizer {
@@ -48,7 +56,8 @@ impl CodedQuantizer {
     /// required. `None` if there is nothing to measure.
     pub(super) fn pass(&self, spec: &AnalysisSpec) -> Option<u64> {
         let fits = self.preset.obstacle(&self.shape).is_none();
-        (spec.has_errors() && fits).then_some(u64::from(self.preset.has_global_scale()))
+        let needs_absmax = self.preset.has_global_scale() && self.shared_absmax.is_none();
+        (spec.has_errors() && fits).then_some(u64::from(needs_absmax))
     }
 
     /// Measures a chunk, which consists of whole rows. `absmax` is the largest magnitude of the
@@ -60,6 +69,7 @@ impl CodedQuantizer {
         absmax: f64,
         has_channels: bool,
     ) -> Result<ChunkResult, NotQuantizable> {
+        let absmax = self.shared_absmax.unwrap_or(absmax);
         let coder = PresetCoder::new(self.preset, self.dtype, &self.shape, absmax);
         let mut quantized = Quantized::empty(spec);
         let (mut channels, mut seen) = (Vec::new(), [false; 256]);

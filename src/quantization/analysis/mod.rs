@@ -28,7 +28,7 @@ pub use channel_losses::{ChannelDetail, ChannelLosses};
 pub use diagnostics::{DIAGNOSTIC_NAMES, Diagnostic, OUTLIER_RATIO, diagnostics};
 pub use in_memory::analyze;
 pub use results::{Analysis, Outcome, Quantized};
-pub use spec::{AnalysisSpec, ErrorDetail, ScaleStorage};
+pub use spec::{AnalysisSpec, ErrorDetail, ScaleStorage, SharedAbsmax};
 
 pub(crate) use analyzer::{AnalysisState, FirstPassResult, FurtherPassResult, TensorAnalyzer};
 pub(crate) use both_orders::BothOrders;

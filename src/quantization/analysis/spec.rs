@@ -2,9 +2,12 @@
 
 use crate::quantization::analysis::channel_losses::ChannelDetail;
 use crate::quantization::ggml::Importance;
+use crate::quantization::preset::Preset;
 use crate::quantization::quantizer::Quantizer;
 use crate::quantization::scheme::Rounding;
-use crate::tensor::FloatType;
+use crate::tensor::{FloatType, TensorId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Which error statistics to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,13 @@ pub struct AnalysisSpec {
     pub channels: ChannelDetail,
     /// The importance of the elements, which ggml's block types are made by.
     pub importance: Importance,
+    /// For presets with a global scale: the tensors that share theirs with others.
+    pub shared_absmax: SharedAbsmax,
 }
+
+/// The largest magnitude of a tensor and all those that share a global scale with it. Tensors
+/// that stand alone are not in it.
+pub type SharedAbsmax = Arc<BTreeMap<TensorId, f64>>;
 
 impl AnalysisSpec {
     /// Computes ranges and scales; the scales are summarized, not kept.
@@ -80,7 +89,14 @@ impl AnalysisSpec {
             histogram: false,
             channels: ChannelDetail::None,
             importance: Importance::default(),
+            shared_absmax: SharedAbsmax::default(),
         }
+    }
+
+    /// Whether a quantizer needs the largest magnitude of the tensors that share a global scale.
+    pub fn has_global_scale(&self) -> bool {
+        let mut presets = self.quantizers.iter().filter_map(|q| q.scheme.preset());
+        presets.any(Preset::has_global_scale)
     }
 
     /// Computes ranges, scales, moments and all error statistics.

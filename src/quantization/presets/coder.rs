@@ -136,11 +136,7 @@ impl PresetCoder {
         let (mut zeros, stored) = (Vec::new(), scale_type(self.dtype));
         let has_byte_scales = self.has_byte_scales();
         self.each_band(bytes, |band| {
-            let start = values.len();
-            let rows = band.levels.len() / self.columns;
-            values.resize(start + rows * self.row_bytes(), 0);
-            let out = values.get_mut(start..).unwrap_or_default();
-            kernels::run_loop(Pack { coder: self, levels: band.levels, out });
+            self.pack(band.levels, values);
             match has_byte_scales {
                 true => scales.extend(band.scales.iter().map(|group| group.code)),
                 false => {
@@ -197,6 +193,43 @@ impl PresetCoder {
         for &level in levels {
             seen[usize::from(code(self.preset, level + 0.0))] = true;
         }
+    }
+
+    /// Calls `each` with every row: its elements, the scales of its groups, and what its levels
+    /// stand for. For presets whose rows have scales of their own.
+    pub(super) fn each_row(
+        &self,
+        bytes: &[u8],
+        mut each: impl FnMut(&[f32], &[GroupScale], &[f32]),
+    ) -> Result<(), NotQuantizable> {
+        let mut restored = Vec::new();
+        self.each_band(bytes, |band| {
+            restored.resize(band.levels.len(), 0.0);
+            kernels::run_loop(Restore { coder: self, band: &band, out: &mut restored });
+            each(band.x, band.scales, &restored);
+        })
+    }
+
+    /// Appends the codes of whole rows of levels to `values`.
+    pub(super) fn pack(&self, levels: &[f32], values: &mut Vec<u8>) {
+        let start = values.len();
+        let rows = levels.len() / self.columns;
+        values.resize(start + rows * self.row_bytes(), 0);
+        let out = values.get_mut(start..).unwrap_or_default();
+        kernels::run_loop(Pack { coder: self, levels, out });
+    }
+
+    pub(super) fn preset(&self) -> Preset {
+        self.preset
+    }
+
+    pub(super) fn dtype(&self) -> FloatType {
+        self.dtype
+    }
+
+    /// Columns that share a scale.
+    pub(super) fn group(&self) -> usize {
+        self.group
     }
 
     fn each_band(&self, bytes: &[u8], mut each: impl FnMut(Band)) -> Result<(), NotQuantizable> {

@@ -6,6 +6,7 @@
 //! files. The table of presets is in `quantization/preset.rs`.
 
 mod coder;
+mod compensated;
 mod grid;
 mod levels;
 mod pack;
@@ -16,4 +17,5 @@ mod working_type;
 pub use stored::encode;
 
 pub(crate) use coder::{EncodedRows, PresetCoder};
+pub(crate) use compensated::CompensatedError;
 pub(crate) use stored::shape_bytes;
