@@ -25,12 +25,33 @@ pub fn default_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
     if any && checkpoint.format() != Format::Gguf { channel } else { tensor }
 }
 
-/// The quantizer that applies to a tensor: [`Calibration::Learned`] only where the tensor has
-/// learned scales that the scheme can hold.
+/// The quantizer that applies to a tensor: with the block type of ggml that fits its rows, and
+/// [`Calibration::Learned`] only where it has learned scales that the scheme can hold.
 pub fn effective_quantizer(
     checkpoint: &Checkpoint,
     id: TensorId,
     quantizer: Quantizer,
 ) -> Quantizer {
-    quantizer.resolved(checkpoint.learned(id))
+    let scheme = quantizer.scheme.fitted_to(&checkpoint.tensor(id).shape);
+    Quantizer { scheme, ..quantizer }.resolved(checkpoint.learned(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::BlockType;
+    use std::path::Path;
+
+    #[test]
+    fn a_block_type_is_the_one_that_fits_the_rows() {
+        let checkpoint = Checkpoint::open(Path::new("tests/data/gguf/floats.gguf")).expect("opens");
+        let id = checkpoint.find("blk.0.attn_q.weight").expect("there");
+        let of = |block| {
+            let scheme = QuantizationScheme::Ggml(block);
+            let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
+            effective_quantizer(&checkpoint, id, quantizer).scheme
+        };
+        assert_eq!(of(BlockType::Q4_K), QuantizationScheme::Ggml(BlockType::Q5_0));
+        assert_eq!(of(BlockType::Q8_0), QuantizationScheme::Ggml(BlockType::Q8_0));
+    }
 }
