@@ -384,8 +384,8 @@ def check_mixes(quantscope, directory, lib, llama):
 
 def compare_mixes(quantscope, directory, lib, other, source, matrix, means):
     wrong = 0
-    data = (ImportanceData * (len(means) + 1))()
-    for entry, (name, values) in zip(data, means.items()):
+    known = (ImportanceData * (len(means) + 1))()
+    for entry, (name, values) in zip(known, means.items()):
         entry.name, entry.size = name.encode(), values.size
         entry.data = values.ctypes.data_as(C.POINTER(C.c_float))
     options = ["--activations", matrix] if matrix else []
@@ -395,7 +395,7 @@ def compare_mixes(quantscope, directory, lib, other, source, matrix, means):
         params = other.llama_model_quantize_default_params()
         params.words[1] = file_type
         if matrix:
-            C.cast(C.byref(params, 24), C.POINTER(C.c_void_p))[0] = C.addressof(data)
+            C.cast(C.byref(params, 24), C.POINTER(C.c_void_p))[0] = C.addressof(known)
         if other.llama_model_quantize(str(source).encode(), str(theirs).encode(), C.byref(params)):
             sys.exit(f"llama_model_quantize fails for {mix}")
         a, b = stored(ours, lib), stored(theirs, lib)
