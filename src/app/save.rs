@@ -440,7 +440,8 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
         lines.push(Line::field("copied beside", counted(receipt.sidecar_files, "file")));
     }
     if receipt.resumed > 0 {
-        lines.push(Line::field("resumed from", bytes(receipt.resumed)));
+        let resumed = format!("{} were already written", bytes(receipt.resumed));
+        lines.push(Line::field("resumed", resumed));
     }
     lines.push(Line::field("took", format!("{}, verified", duration(receipt.elapsed))));
     lines.extend(receipt.warnings.iter().map(|warning| Line::field("note", warning.as_str())));

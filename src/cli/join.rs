@@ -1,4 +1,4 @@
-//! `join`: puts an output together from what several workers wrote.
+//! `join`: combines the shares of several workers into an output.
 
 use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, opened};
@@ -91,7 +91,7 @@ impl Join {
     }
 }
 
-/// What the workers were asked for.
+/// The request that the workers carried out.
 fn task(
     checkpoint: &Checkpoint,
     directory: &Path,

@@ -1,4 +1,4 @@
-//! `--partition`: one worker's share of an output.
+//! `--partition`: writes one worker's share of an output.
 
 use super::error::Error;
 use super::job_runner::JobRunner;
@@ -35,7 +35,7 @@ pub(super) struct PartitionArgs {
     pub partition: Option<Partition>,
 }
 
-/// Makes a worker's share of an output and prints what it is.
+/// Writes a worker's share of an output, and prints a summary.
 pub(super) fn make(
     checkpoint: &Arc<Checkpoint>,
     request: Request,
@@ -221,7 +221,7 @@ impl AnalysisShare<'_> {
 struct Document<'a> {
     partition: &'a str,
     fragment: std::borrow::Cow<'a, str>,
-    /// Whether an earlier run had made it.
+    /// Whether an earlier run had written it.
     was_there: bool,
     bytes: u64,
     quantized: usize,

@@ -1,5 +1,5 @@
-//! Makes an output by several workers: each writes and verifies its share of the tensors, and
-//! `join` puts the fragments together.
+//! Creates an output with several workers: each writes and verifies its share of the tensors, and
+//! `join` combines the fragments.
 
 use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
@@ -28,10 +28,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The most bytes that one digest covers, so that digests are computed on all cores.
+/// The maximum number of bytes per digest. Pieces of this size let all cores compute digests.
 const PIECE_BYTES: u64 = 64 << 20;
 
-/// What a job of this module reports.
+/// An event of a job in this module.
 #[derive(Debug)]
 pub(crate) enum PartitionEvent<T> {
     /// A new phase begins; the text names it.
@@ -43,16 +43,16 @@ pub(crate) enum PartitionEvent<T> {
 /// A worker's finished fragment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Made {
-    /// Where the fragment is.
+    /// The path of the fragment.
     pub path: PathBuf,
-    /// Whether it was there already.
+    /// Whether the fragment already existed.
     pub was_there: bool,
-    /// Its description.
+    /// The description of the fragment.
     pub fragment: Fragment,
 }
 
-/// Starts the job of a worker: writes the share of `partition` of an output, verifies it, and
-/// leaves it as a fragment in `OUT.partial`.
+/// Starts the job of a worker: writes and verifies the share of `partition` of an output, as a
+/// fragment in `OUT.partial`.
 pub(crate) fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
@@ -70,7 +70,7 @@ pub(crate) fn start(
     job.start()
 }
 
-/// Starts the job that puts the fragments of an output together.
+/// Starts the job that combines the fragments of an output.
 pub(crate) fn start_join(
     checkpoint: Arc<Checkpoint>,
     request: Request,
@@ -88,7 +88,7 @@ pub(crate) fn start_join(
     job.start()
 }
 
-/// One worker of several.
+/// One of several workers.
 struct Worker<'w> {
     checkpoint: &'w Checkpoint,
     request: &'w Request,
@@ -157,8 +157,8 @@ impl Worker<'_> {
         Ok(Made { path, was_there: !first, fragment })
     }
 
-    /// Finds the scales that the worker's tensors need before they are quantized, and keeps
-    /// the pieces that it writes: its entries, and those that follow from the plan alone.
+    /// Computes the scales that the worker's tensors need before they are quantized, and selects the
+    /// pieces that the worker writes: its entries, and those that depend only on the plan.
     fn calibrate(
         &self,
         output_plan: &OutputPlan,
@@ -166,7 +166,7 @@ impl Worker<'_> {
         all: Vec<EntryChunks>,
         mine: &HashSet<(usize, usize)>,
     ) -> Result<(KnownScales, Vec<EntryChunks>), JobError> {
-        // A global scale is that of all tensors that share it, whoever writes them.
+        // A global scale depends on all tensors that share it, even if other workers write them.
         let related: HashSet<TensorId> = output_plan
             .scaled_together
             .iter()
@@ -223,8 +223,8 @@ impl Worker<'_> {
     }
 }
 
-/// The files of a fragment: every file of the output at its full length, of which only the
-/// worker's part is written. The rest takes no space on most file systems.
+/// The files of a fragment. Every file of the output has its full length, but only the worker's
+/// part is written; the rest is sparse on most file systems.
 struct FragmentFiles<'f> {
     data: PathBuf,
     request: &'f Request,
@@ -243,7 +243,7 @@ impl FragmentFiles<'_> {
         file_path(&self.data, self.request, self.output_plan, file)
     }
 
-    /// What opens the files as one checkpoint.
+    /// The path that opens the files as one checkpoint.
     fn entry_point(&self) -> PathBuf {
         match (self.output_plan.entry_point(), self.output_plan.files.first()) {
             (Some(name), _) => self.data.join(name),
@@ -292,7 +292,7 @@ impl FragmentFiles<'_> {
         }
     }
 
-    /// Removes the files in which the worker has written nothing of its own.
+    /// Removes the files that contain no part of the worker's share.
     fn remove_others(&self, share: &Share) -> Result<(), SaveError> {
         for (number, file) in self.output_plan.files.iter().enumerate() {
             let path = self.path_of(file);
@@ -307,7 +307,7 @@ impl FragmentFiles<'_> {
         Ok(())
     }
 
-    /// The ranges of the worker's entries, cut into pieces of one digest each.
+    /// The ranges of the worker's entries, divided into pieces of one digest each.
     fn pieces(&self, share: &Share) -> Vec<Piece> {
         let files = self.output_plan.files.iter().enumerate();
         files
@@ -369,12 +369,12 @@ fn write_pieces<'s>(
 fn file_path(data: &Path, request: &Request, output_plan: &OutputPlan, file: &OutFile) -> PathBuf {
     match output_plan.directory {
         true => data.join(&file.name),
-        // The name decides the format that the file is opened as.
+        // The extension determines the format with which the file is opened.
         false => data.join(request.out.file_name().unwrap_or_default()),
     }
 }
 
-/// The pieces of a file that a share's fragment has.
+/// The pieces of a file that belong to a share's fragment.
 fn expected_pieces(share: &Share, output_plan: &OutputPlan, file: usize) -> Vec<Range<u64>> {
     let ranges = share.ranges(output_plan, file);
     let cut = |range: Range<u64>| {
@@ -405,7 +405,7 @@ fn digests(
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Calls `work` once for each number below `count`, on all cores. The first error ends it.
+/// Calls `work` for each number below `count`, on all cores. Stops at the first error.
 fn on_each(
     count: usize,
     threads: Option<usize>,
@@ -433,15 +433,15 @@ fn on_each(
     }
 }
 
-/// One piece of the output, and the fragment's file that holds it.
+/// One piece of the output, and the file of a fragment that contains it.
 struct JoinPiece<'j> {
     file: usize,
     from: PathBuf,
     described: &'j FragmentPiece,
 }
 
-/// Checks that all fragments of an output are there and fit, puts them together, verifies the
-/// whole, and renames it to OUT. The fragments are removed afterwards.
+/// Checks that all fragments of an output exist and fit, combines them, verifies the output, and
+/// renames it to OUT. Then removes the fragments.
 fn join(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -500,7 +500,7 @@ fn join(
     output.sync()?;
     progress.check()?;
     output.commit(request.force)?;
-    // The output is in place: what is left of the fragments if this fails, the user can remove.
+    // The output is complete. If this fails, the user can remove the remaining fragments.
     let _ = fs::remove_dir_all(directory.path());
     Ok(receipt(checkpoint, request, &output_plan, &fragments, progress))
 }
@@ -508,7 +508,7 @@ fn join(
 /// All pieces of all fragments.
 ///
 /// # Errors
-/// If a fragment does not hold exactly the pieces of its share.
+/// Fails if a fragment does not contain exactly the pieces of its share.
 fn join_pieces<'j>(
     checkpoint: &Checkpoint,
     request: &Request,
@@ -559,7 +559,7 @@ fn join_pieces<'j>(
     Ok(pieces)
 }
 
-/// For each file of a directory, the fragment's file that is all of it, if there is one.
+/// For each file of a directory, the file of a fragment that contains all of it, if any.
 fn links(output_plan: &OutputPlan, pieces: &[JoinPiece]) -> Vec<Option<PathBuf>> {
     let mut links: Vec<Option<PathBuf>> = vec![None; output_plan.files.len()];
     if !output_plan.directory {
@@ -582,7 +582,8 @@ fn links(output_plan: &OutputPlan, pieces: &[JoinPiece]) -> Vec<Option<PathBuf>>
     links
 }
 
-/// Compares a piece with its digest, and writes it to `to`; `None`: it is there already.
+/// Compares a piece with its digest, and writes it to `to`, unless `to` is `None` because it is
+/// already in place.
 fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Result<(), SaveError> {
     let JoinPiece { from, described, .. } = piece;
     let mut file = File::open(from).context(from)?;
@@ -612,7 +613,7 @@ fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Resu
     }
 }
 
-/// Writes the entries that follow from the plan alone.
+/// Writes the entries that depend only on the plan.
 fn write_literals(file: &OutFile, path: &Path) -> Result<(), SaveError> {
     let mut out = File::options().write(true).open(path).context(path)?;
     for (entry, &offset) in file.entries.iter().zip(&file.offsets) {

@@ -1,4 +1,4 @@
-//! Outputs that several workers make together.
+//! Outputs that several workers create together.
 
 use crate::support::checkpoint::{weights, write};
 use crate::support::random::Random;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::{TempDir, tempdir};
 
-/// Every file below a directory, or the file itself, with its bytes.
+/// All files below a path, or the file itself, with their bytes.
 fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut pending = vec![root.to_owned()];
@@ -28,7 +28,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 struct Run {
     directory: TempDir,
-    /// The subcommand, the model, and the options.
+    /// The subcommand, the model and the options.
     words: Vec<String>,
     out_name: &'static str,
 }
@@ -56,7 +56,7 @@ impl Run {
         words.chain(["-o", out]).chain(more.iter().copied()).collect()
     }
 
-    /// What one machine writes.
+    /// The output of a single machine.
     fn single(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let place = self.directory.path().join("single");
         std::fs::create_dir_all(&place).expect("creates");
@@ -133,7 +133,7 @@ fn every_format_can_be_joined() {
 }
 
 #[test]
-fn dequantizing_can_be_shared() {
+fn dequantizing_can_be_partitioned() {
     for packed in
         ["formats/gptq-4bit-actorder", "formats/ct-pack8-channel", "formats/mxfp4-gpt-oss"]
     {
@@ -142,9 +142,9 @@ fn dequantizing_can_be_shared() {
     }
 }
 
-/// NVFP4's global scale is that of q, k and v together, which lie in several shares.
+/// NVFP4 has one global scale for q, k and v, which are in several shares.
 #[test]
-fn scales_that_span_shares_are_those_of_the_whole() {
+fn scales_of_several_shares_equal_those_of_a_single_machine() {
     let run = Run::new(
         "out",
         &["quantize", &data("tiny-llama/single"), "--for", "vllm", "--scheme", "NVFP4A16"],
@@ -153,7 +153,7 @@ fn scales_that_span_shares_are_those_of_the_whole() {
 }
 
 #[test]
-fn join_names_what_is_missing_and_how_to_make_it() {
+fn join_names_missing_shares_and_their_commands() {
     let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
     let (code, why) = failure(&["join", &run.out()]);
     assert_eq!(code, 1);
@@ -180,7 +180,7 @@ fn join_names_what_is_missing_and_how_to_make_it() {
 }
 
 #[test]
-fn a_share_that_is_there_is_not_made_again() {
+fn an_existing_share_is_not_written_again() {
     let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
     assert!(run.worker(1, 2).starts_with("wrote partition 1/2 to "));
     assert!(run.worker(1, 2).contains("is in"));
@@ -208,7 +208,7 @@ fn shares_of_another_run_are_refused() {
     assert!(why.contains("is one of 2 partitions, and this is one of 3"), "{why}");
     let why = refused(&["--partition", "2/2", "--scheme", "per-channel"]);
     assert!(why.contains("was made with other options: quantize "), "{why}");
-    // The same names and shapes, written again.
+    // Rewrites the model with the same names and shapes.
     std::thread::sleep(Duration::from_millis(20));
     write(&model, &tensors(0), &[]);
     let why = refused(&["--partition", "2/2"]);
@@ -229,7 +229,7 @@ fn damaged_shares_are_never_joined() {
     let shard = run.partial().join(shard.expect("a fragment holds a shard"));
     let mut bytes = std::fs::read(&shard).expect("reads");
     let intact = bytes.clone();
-    // The last tensor of the shard.
+    // Changes the last tensor of the shard.
     *bytes.last_mut().expect("a byte") ^= 1;
     std::fs::write(&shard, &bytes).expect("writes");
     let (code, why) = failure(&["join", &run.out()]);
@@ -244,7 +244,7 @@ fn damaged_shares_are_never_joined() {
 }
 
 #[test]
-fn what_needs_the_whole_model_says_how_to_go_on() {
+fn options_that_need_the_whole_model_suggest_a_recipe() {
     let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
     let out = run.out();
     let (code, why) = failure(&run.words(&out, &["--max-bytes", "60%", "--partition", "1/2"]));
@@ -260,7 +260,7 @@ fn what_needs_the_whole_model_says_how_to_go_on() {
 }
 
 #[test]
-fn workers_can_be_killed_and_doubled() {
+fn workers_can_be_killed_and_started_twice() {
     let directory = tempdir().expect("a directory");
     let model = directory.path().join("model.safetensors");
     let tensors: Vec<_> =
@@ -280,7 +280,7 @@ fn workers_can_be_killed_and_doubled() {
         let mut workers = [start(round % 3 + 1), start(round % 3 + 1)];
         std::thread::sleep(Duration::from_millis(random.below(60) as u64));
         for worker in &mut workers {
-            // It may have ended by itself.
+            // The worker may have ended already.
             let _ = worker.kill();
             worker.wait().expect("ends");
         }
@@ -291,7 +291,7 @@ fn workers_can_be_killed_and_doubled() {
 }
 
 #[test]
-fn verification_can_be_shared() {
+fn verification_can_be_partitioned() {
     let run = Run::new("out", &["quantize", &data("tiny-llama/sharded")]);
     let out = run.out();
     stdout(&run.words(&out, &[]));
@@ -302,7 +302,7 @@ fn verification_can_be_shared() {
         tensors += found["tensors"].as_u64().expect("a number");
     }
     assert_eq!(tensors, 21);
-    // One of the workers finds a byte that was changed.
+    // One of the workers finds the changed byte.
     let shard = tree(Path::new(&out))
         .into_keys()
         .find(|name| name.extension().is_some_and(|extension| extension == "safetensors"));
