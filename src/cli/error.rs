@@ -85,10 +85,10 @@ pub enum Error {
     #[error("a worker panicked: {0}; this is a defect of quantscope, please report it")]
     Panicked(String),
 
-    /// Some results are missing.
+    /// Some output errors could not be measured.
     #[error("{count} of the layers' outputs could not be measured; {first}")]
     Unmeasured { count: usize, first: String },
-    /// Some results are missing.
+    /// Some tensors could not be read.
     #[error("{count} of the tensors could not be read; {first}")]
     Unread { count: usize, first: String },
     /// `help --search` found nothing.

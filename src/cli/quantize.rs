@@ -645,8 +645,8 @@ impl Quantize {
         Ok((fit, refused))
     }
 
-    /// Leaves out the rest of each unit of which a tensor has no quantized form: loaders take
-    /// a unit only as a whole. What was asked for by name stays.
+    /// Leaves out every fusion unit with a tensor that has no quantized form, because loaders load a
+    /// unit only as a whole. Tensors that were named are kept.
     fn keep_units_whole(
         &self,
         checkpoint: &Checkpoint,

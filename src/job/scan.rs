@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
-/// Consecutive chunks that a worker claims at once, to save the cost of claiming.
+/// Consecutive chunks that a worker claims together, to reduce the cost of claiming.
 const CHUNKS_PER_STEP: u64 = 4;
 
 /// One tensor's result. A tensor without float elements has none.

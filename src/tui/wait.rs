@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(super) enum TerminalState {
     /// There may be input: keys, or a new size. Also after a timeout.
     Open,
-    /// The terminal hung up. No input will come and nobody sees the screen.
+    /// The terminal hung up, so there will be no input.
     HungUp,
 }
 

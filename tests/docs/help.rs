@@ -99,7 +99,7 @@ fn documents_name_only_options_and_pages_that_exist() {
     known.extend(option.find_iter(&program).map(|found| found.as_str().to_owned()));
     let mentioned = Regex::new(r"quantscope help ([a-z]+)").expect("a pattern");
     // Commands of other programs, on a line or in backquotes.
-    let others = Regex::new(r"(?:cargo|pip|git) [^`\n]*").expect("a pattern");
+    let others = Regex::new(r"(?:cargo|pip|git|llama-quantize) [^`\n]*").expect("a pattern");
     let topics: Vec<String> = guide().iter().map(|page| topic(page).to_owned()).collect();
     for document in guide().into_iter().chain([readme()]) {
         let text = others.replace_all(&document.text, "");

@@ -42,7 +42,7 @@ fn outputs_of(model: &str, captures: &str) -> Vec<OutputsEvent> {
 fn opening_captures_sorts_the_table_by_output_error() {
     let mut driver = Driver::open(DEMO);
     driver.resize(150, 40);
-    assert!(!driver.shows("output"), "nobody has recorded anything yet");
+    assert!(!driver.shows("output"), "no activations are open yet");
     assert_eq!(names(&driver, 2), ["features.13.weight", "classifier.0.weight"]);
     driver.press("A");
     driver.expect("Open recorded activations");

@@ -103,7 +103,7 @@ fn what_was_saved_loads() {
     let quantize = ["quantize", "demo:", "-o", out.to_str().expect("text"), "--force"];
     let receipt = json(&[&quantize[..], &["--format", "fake-quantized"]].concat());
     assert_eq!(receipt["check"], json!({"loads": true, "findings": []}));
-    assert_eq!(json(&quantize).get("check"), None, "nobody in particular is to load it");
+    assert_eq!(json(&quantize).get("check"), None, "no loader was named");
 }
 
 #[test]

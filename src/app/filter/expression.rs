@@ -1,4 +1,4 @@
-//! A whole filter: words and conditions, all of which must hold.
+//! A filter: words and conditions. A tensor must match all of them.
 
 use crate::app::filter::term::{Term, TermTest};
 use crate::app::filter::words::{MatchBuffers, Words};

@@ -51,8 +51,8 @@ const KEPT: [&str; 37] = [
 /// The ending of the name of every quantizable tensor.
 const ENDING: &str = "weight";
 
-/// Returns the part of a tensor's name because of which llama.cpp leaves it unchanged; `None` if
-/// it quantizes the tensor. The part is empty for a name that does not end in `weight`.
+/// Returns the part of a tensor's name that makes llama.cpp leave it unchanged; `None` if llama.cpp
+/// quantizes the tensor. The part is empty for a name that does not end in `weight`.
 pub(crate) fn kept_part(name: &str) -> Option<&'static str> {
     if !name.ends_with(ENDING) {
         return Some("");
