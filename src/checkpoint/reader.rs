@@ -40,6 +40,13 @@ impl Checkpoint {
 }
 
 impl<'c> Reader<'c> {
+    /// Makes the reader fetch just the bytes that it is asked for from servers, for reads that
+    /// are far apart. Other readers fetch what lies around and ahead of them too.
+    pub(crate) fn direct(mut self) -> Self {
+        self.stored.read_directly();
+        self
+    }
+
     /// The checkpoint that is read.
     pub fn checkpoint(&self) -> &'c Checkpoint {
         self.checkpoint

@@ -36,6 +36,8 @@ pub struct StoredReader<'c> {
     /// The last small deflated tensor that was read through a strided view.
     inflated: Option<(StoredId, Arc<[u8]>)>,
     panels: VecDeque<Arc<Panel>>,
+    /// Whether servers are asked for just the bytes that are read.
+    is_direct: bool,
 }
 
 /// The bytes of a range of columns of a range of rows of a stored tensor. Packed formats
@@ -75,7 +77,13 @@ impl<'c> StoredReader<'c> {
             inflating: None,
             inflated: None,
             panels: VecDeque::new(),
+            is_direct: false,
         }
+    }
+
+    /// Makes the reader fetch just the bytes that it is asked for from servers.
+    pub(crate) fn read_directly(&mut self) {
+        self.is_direct = true;
     }
 
     /// # Panics
@@ -353,7 +361,10 @@ impl<'c> StoredReader<'c> {
                 let place = self.open_before.iter().position(|(open, _)| *open == shard);
                 let handle = match place {
                     Some(place) => self.open_before.remove(place).1,
-                    None => source.open().map_err(|e| e.about(tensor))?,
+                    None => {
+                        let handle = source.open().map_err(|e| e.about(tensor))?;
+                        if self.is_direct { handle.direct() } else { handle }
+                    }
                 };
                 if self.open_before.len() >= MAX_OPEN_FILES {
                     self.open_before.remove(0);

@@ -35,6 +35,7 @@ mod quantize;
 mod receipt;
 mod report;
 mod report_rows;
+mod sample;
 mod save;
 mod scan;
 mod schemes;

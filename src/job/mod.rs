@@ -25,6 +25,7 @@ mod ordered_fold;
 pub mod output;
 pub(crate) mod partition;
 mod progress;
+pub(crate) mod sample;
 pub mod save;
 pub mod scan;
 pub mod verify;

@@ -10,9 +10,11 @@ mod session;
 
 mod bucket;
 mod errors;
+mod proxies;
 mod reading;
 mod resuming;
 mod s3;
+mod sampling;
 mod saving;
 mod screen;
 mod server;

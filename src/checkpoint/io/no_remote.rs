@@ -21,6 +21,10 @@ impl RemoteFile {
     pub(crate) fn read_exact(&self, _: &mut [u8], _: u64) -> io::Result<()> {
         match *self {}
     }
+
+    pub(crate) fn read_direct(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        match *self {}
+    }
 }
 
 /// What is at a remote path.

@@ -38,12 +38,23 @@ pub enum SourceHandle {
     /// An open local file.
     Disk(MappedFile),
     /// A remote file, read by requests.
-    Remote,
+    Remote {
+        /// Whether just the bytes that are read are fetched.
+        is_direct: bool,
+    },
     /// Bytes in memory.
     Memory(&'static [u8]),
 }
 
 impl SourceHandle {
+    /// Fetches just the bytes that are read from now on.
+    pub(crate) fn direct(self) -> SourceHandle {
+        match self {
+            SourceHandle::Remote { .. } => SourceHandle::Remote { is_direct: true },
+            other => other,
+        }
+    }
+
     /// Releases the mapped memory until the next read.
     pub fn release_mapping(&mut self) {
         if let SourceHandle::Disk(file) = self {
@@ -161,7 +172,7 @@ impl Source {
     pub fn open(&self) -> Result<SourceHandle> {
         let file = match &self.storage {
             Storage::Memory(bytes) => return Ok(SourceHandle::Memory(bytes)),
-            Storage::Remote(_) => return Ok(SourceHandle::Remote),
+            Storage::Remote(_) => return Ok(SourceHandle::Remote { is_direct: false }),
             Storage::Disk { file, .. } => file,
         };
         let file = File::open(file).map_err(|e| CheckpointError::new(&self.path, e))?;
@@ -188,7 +199,7 @@ impl Source {
     ) -> Result<Option<BorrowedBytes<'h>>> {
         let storage = match handle {
             SourceHandle::Memory(all) => within(all, &bytes).map(BorrowedFrom::Memory),
-            SourceHandle::Remote => None,
+            SourceHandle::Remote { .. } => None,
             SourceHandle::Disk(_) if bytes.end > self.len => None,
             SourceHandle::Disk(file) => {
                 let check = |file: &File| self.check(file).map_err(|e| e.about(tensor));
@@ -209,13 +220,16 @@ impl Source {
     pub fn read_exact(&self, handle: &SourceHandle, buffer: &mut [u8], offset: u64) -> Result<()> {
         let short = |missing| CheckpointError::new(&self.path, Problem::Shrunk { missing });
         match handle {
-            SourceHandle::Remote => {
+            SourceHandle::Remote { is_direct } => {
                 let Storage::Remote(file) = &self.storage else { return Err(short(0)) };
                 let end = offset.saturating_add(buffer.len() as u64);
                 if end > self.len {
                     return Err(short(end - self.len));
                 }
-                let read = file.read_exact(buffer, offset);
+                let read = match is_direct {
+                    true => file.read_direct(buffer, offset),
+                    false => file.read_exact(buffer, offset),
+                };
                 read.map_err(|e| CheckpointError::new(&self.path, e))
             }
             SourceHandle::Memory(bytes) => {

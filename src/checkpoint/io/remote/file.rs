@@ -143,6 +143,22 @@ impl RemoteFile {
     }
 }
 
+impl RemoteFile {
+    /// Fills `buffer` from `offset` without fetching or keeping anything else.
+    ///
+    /// # Errors
+    ///
+    /// The range ends past the file, or the server does not send it.
+    pub(crate) fn read_direct(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let bytes = self.remote.fetch(offset..offset.saturating_add(buffer.len() as u64))?;
+        match bytes.len() == buffer.len() {
+            true => buffer.copy_from_slice(&bytes),
+            false => return Err(RemoteError::Changed.into()),
+        }
+        Ok(())
+    }
+}
+
 impl Fetch for Remote {
     /// Keeps what an interrupted connection has sent, and requests the rest again.
     fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, RemoteError> {
