@@ -61,7 +61,10 @@ fn inspector(
         screen.activations
     };
     let (log, directory) = (screen.log, PathBuf::new());
-    let options = tui::Options { activations, threads, cache, settings, session, log, directory };
+    let state = directories::of(DirectoryKind::State).filter(|_| settings.session);
+    let recent = state.map(|state| state.join("recent-models"));
+    let options =
+        tui::Options { activations, threads, cache, settings, session, recent, log, directory };
     tui::run(Arc::new(checkpoint), options)
 }
 

@@ -33,6 +33,15 @@ pub enum Action {
     Redo,
 
     Filter,
+    /// Begins a range of rows, or ends it.
+    Range,
+    /// Marks by a pattern.
+    MarkBy,
+    /// Unmarks what the pattern matches.
+    UnmarkBy,
+    /// An older or a newer filter.
+    OlderFilter,
+    NewerFilter,
     /// Shows only tensors that are quantized by default, or all.
     QuantizableOnly,
     NextMatch,

@@ -9,13 +9,14 @@ use crate::app::save::{Refusal, SavePreview};
 use crate::app::tab::Tab;
 use crate::app::table::Column;
 use crate::checkpoint::CheckpointError;
+use crate::export::LoadCheck;
 use crate::export::Request;
 use crate::job::diff::Compared;
 use crate::job::duplicates::Candidates;
 use crate::job::{channels, clip, element_window, save};
 use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
-use crate::plan::target::Target;
+use crate::plan::target::{Loader, Target};
 use crate::quantization::{
     Analysis, AnalysisSpec, Outcome, QuantizationScheme, Quantizer, SharedAbsmax, ValueHistogram,
 };
@@ -67,6 +68,8 @@ pub enum Event {
     /// The rules of a target for this checkpoint, or why they could not be read.
     RulesRead(Target, Result<TargetRules, String>),
     Save(save::SaveEvent),
+    /// Whether a model that was saved will load, or why that is not known.
+    SavedChecked(PathBuf, Result<LoadCheck, String>),
     /// The thread of the save panicked or could not be started.
     SaveFailed(String),
     /// The text of `config.json`.
@@ -146,6 +149,8 @@ pub enum Effect {
     ReadRules(Target),
     Save(Request),
     CancelSave,
+    /// Check whether a model that was saved will load in these loaders.
+    CheckSaved(PathBuf, Vec<Loader>),
     ReadConfig,
     /// Read these elements. Replaces a read that is running.
     ReadValues(element_window::Request),

@@ -1,6 +1,7 @@
 //! The histogram of one tensor's values, and a clip that can be moved over it.
 
 use crate::app::job_answer::JobAnswer;
+use crate::app::sparkline::hides_rest;
 use crate::app::tensor_metrics::TensorMetrics;
 use crate::job::clip::{ClipMeasurement, Request};
 use crate::quantization::{
@@ -190,20 +191,6 @@ fn clip(
         beyond: histogram.count_beyond(beyond(clip)),
         exact: histogram.is_exact(),
     })
-}
-
-/// Whether bars in proportion to the counts would hide all but the two highest.
-fn hides_rest(counts: &[f64]) -> bool {
-    const MAX_BAR_RATIO: f64 = 24.0;
-    let mut highest = [0.0f64; 3];
-    for &count in counts {
-        if let Some(place) = highest.iter().position(|&other| count > other) {
-            highest[place..].rotate_right(1);
-            highest[place] = count;
-        }
-    }
-    let [first, _, third] = highest;
-    third > 0.0 && first > third * MAX_BAR_RATIO
 }
 
 /// The magnitude from which an element counts as clipped. Tolerates the rounding of the clip.

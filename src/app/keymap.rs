@@ -199,10 +199,10 @@ mod tests {
         assert_eq!(keys.check(), Ok(()));
         let rebind =
             |keys: &mut KeyMap, action, key: &str| keys.rebind("main", action, &[key.to_owned()]);
-        assert_eq!(rebind(&mut keys, "mark", "v"), Ok(()));
-        assert_eq!(keys.action(Context::Table, Key::Char('v')), Some(Action::Mark));
+        assert_eq!(rebind(&mut keys, "mark", "V"), Ok(()));
+        assert_eq!(keys.action(Context::Table, Key::Char('V')), Some(Action::Mark));
         assert_eq!(keys.action(Context::Table, Key::Char(' ')), None);
-        assert_eq!(keys.key_of(Context::Table, Action::Mark), Some(Key::Char('v')));
+        assert_eq!(keys.key_of(Context::Table, Action::Mark), Some(Key::Char('V')));
         assert_eq!(rebind(&mut keys, "mark", "j"), Ok(()));
         let why = keys.check().expect_err("j moves the cursor");
         assert!(why.contains("j is both table.move-down and main.mark"), "{why}");

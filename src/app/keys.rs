@@ -64,6 +64,8 @@ pub enum Context {
     /// In the schemes of a tensor, in the full-screen view.
     SchemesTab,
     Filter,
+    /// While a pattern to mark by is typed.
+    MarkBy,
     GoTo,
     Help,
     /// In a text that can only be read.
@@ -89,8 +91,14 @@ pub enum Context {
     /// While a size is typed in the budget.
     BudgetSize,
     Diff,
+    /// While a filter of the differences is typed.
+    DiffFilter,
     /// In the list of models.
     Picker,
+    /// While a filter of the models is typed.
+    PickerFilter,
+    /// Wherever a filter is typed.
+    FilterText,
     /// Wherever text is typed.
     Text,
     /// In every window where no text is typed.
@@ -108,7 +116,8 @@ impl Context {
             Channels => &[Channels, Main, Anywhere],
             Histogram => &[Histogram, Main, Anywhere],
             SchemesTab => &[SchemesTab, Main, Anywhere],
-            Filter => &[Filter, Text, Anywhere],
+            Filter => &[Filter, FilterText, Text, Anywhere],
+            MarkBy => &[MarkBy, FilterText, Text, Anywhere],
             GoTo => &[GoTo, Text, Anywhere],
             Help => &[Help, Text, Anywhere],
             Pager => &[Pager, Window, Anywhere],
@@ -125,19 +134,22 @@ impl Context {
             Budget => &[Budget, Window, Anywhere],
             BudgetSize => &[BudgetSize, Text, Anywhere],
             Diff => &[Diff, Window, Anywhere],
+            DiffFilter => &[DiffFilter, FilterText, Text, Anywhere],
             Picker => &[Picker, Window, Anywhere],
-            Main | Text | Window | Anywhere => &[Anywhere],
+            PickerFilter => &[PickerFilter, FilterText, Text, Anywhere],
+            Main | FilterText | Text | Window | Anywhere => &[Anywhere],
         }
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const ACTIVE: [Context; 23] = [
+    pub const ACTIVE: [Context; 26] = [
         Context::Table,
         Context::Values,
         Context::Channels,
         Context::Histogram,
         Context::SchemesTab,
         Context::Filter,
+        Context::MarkBy,
         Context::GoTo,
         Context::Help,
         Context::Pager,
@@ -154,7 +166,9 @@ impl Context {
         Context::Budget,
         Context::BudgetSize,
         Context::Diff,
+        Context::DiffFilter,
         Context::Picker,
+        Context::PickerFilter,
     ];
 
     /// The place in words, as a heading of the help.
@@ -167,6 +181,7 @@ impl Context {
             Context::Histogram => "In the histogram, on the whole screen",
             Context::SchemesTab => "In the schemes, on the whole screen",
             Context::Filter => "While a filter is typed",
+            Context::MarkBy => "While a pattern to mark by is typed",
             Context::GoTo => "While a tensor's name is typed",
             Context::Help => "In this help",
             Context::Pager => "In a text",
@@ -183,7 +198,10 @@ impl Context {
             Context::Budget => "In the budget",
             Context::BudgetSize => "While a size is typed in the budget",
             Context::Diff => "In a comparison",
+            Context::DiffFilter => "While a filter of the differences is typed",
             Context::Picker => "In the list of models",
+            Context::PickerFilter => "While a filter of the models is typed",
+            Context::FilterText => "Wherever a filter is typed",
             Context::Text => "Wherever text is typed",
             Context::Window => "In every window",
             Context::Anywhere => "Anywhere",
@@ -333,6 +351,8 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Main, &[Char('T')], A::Target, "target: choose the program that is to load the output", G::Write).hint("target"),
     bind(C::Main, &[Char('s')], A::Save, "save the quantized model", G::Write).hint("save"),
     bind(C::Main, &[Char('X')], A::SchemesForAll, "choose the scheme of the whole table and of all marks", G::Mark),
+    bind(C::Table, &[Char('v')], A::Range, "range of rows: move, then mark it or choose its scheme", G::Mark),
+    bind(C::Main, &[Char('*')], A::MarkBy, "mark by a pattern: attn is:good, *.mlp.*, re:regex", G::Mark),
     bind(C::Main, &[Char('a')], A::MarkShown, "mark all quantizable tensors shown, or unmark them", G::Mark).hint("all shown"),
     bind(C::Main, &[Char('x')], A::Schemes, "choose the scheme of this row, or of the marked and shown", G::Mark).hint("scheme"),
     bind(C::Main, &[Char('C')], A::NextCalibration, "next calibration for this row's marks: least MSE, percentiles", G::Mark),
@@ -383,8 +403,16 @@ pub const BINDINGS: &[Binding] = &[
 
     bind(C::Filter, &[Enter], A::Accept, "keep the filter", G::Dialogs).hint("keep"),
     bind(C::Filter, &[Esc], A::Close, "drop the filter that was typed", G::Dialogs).hint("drop"),
-    bind(C::Filter, &[Down], A::Move(Motion::Down), "next row while typing", G::Dialogs).hint("next"),
-    bind(C::Filter, &[Up], A::Move(Motion::Up), "previous row while typing", G::Dialogs),
+    bind(C::Filter, &[Ctrl('n')], A::Move(Motion::Down), "next row while typing", G::Dialogs),
+    bind(C::Filter, &[Ctrl('p')], A::Move(Motion::Up), "previous row while typing", G::Dialogs),
+
+    bind(C::FilterText, &[Tab], A::Complete, "complete the condition or the name", G::Dialogs).hint("complete"),
+    bind(C::FilterText, &[Up], A::OlderFilter, "an older filter", G::Dialogs).hint("older"),
+    bind(C::FilterText, &[Down], A::NewerFilter, "a newer filter", G::Dialogs),
+
+    bind(C::MarkBy, &[Enter], A::Accept, "mark what matches", G::Dialogs).hint("mark"),
+    bind(C::MarkBy, &[Ctrl('x')], A::UnmarkBy, "unmark what matches", G::Dialogs).hint("unmark"),
+    bind(C::MarkBy, &[Esc], A::Close, "mark nothing by a pattern", G::Dialogs).hint("leave"),
 
     bind(C::GoTo, &[Enter], A::Accept, "go there", G::Dialogs).hint("go there"),
     bind(C::GoTo, &[Down, Tab], A::Move(Motion::Down), "next name", G::Dialogs).hint("next"),
@@ -483,6 +511,7 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Diff, &[Home, Char('g')], A::Move(Motion::First), "greatest difference", G::Dialogs),
     bind(C::Diff, &[End, Char('G')], A::Move(Motion::Last), "smallest difference", G::Dialogs),
     bind(C::Diff, &[Enter], A::Accept, "go to that tensor in the table", G::Dialogs).hint("go to it"),
+    bind(C::Diff, &[Char('/')], A::Filter, "filter the differences: is:changed, sqnr<30, words", G::Dialogs).hint("filter"),
     bind(C::Diff, &[Char('y')], A::Copy, "copy the differences as text", G::Dialogs).hint("copy"),
     bind(C::Diff, &[Esc, Char('q')], A::Close, "leave the comparison", G::Dialogs).hint("leave"),
 
@@ -493,7 +522,14 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Picker, &[Home, Char('g')], A::Move(Motion::First), "first model", G::Dialogs),
     bind(C::Picker, &[End, Char('G')], A::Move(Motion::Last), "last choice, the demo", G::Dialogs),
     bind(C::Picker, &[Enter], A::Accept, "open that model", G::Dialogs).hint("open"),
+    bind(C::Picker, &[Char('/')], A::Filter, "filter the models: words, size>1GB, *glob*", G::Dialogs).hint("filter"),
     bind(C::Picker, &[Esc, Char('q')], A::Close, "open none", G::Dialogs).hint("leave"),
+
+    bind(C::DiffFilter, &[Enter], A::Accept, "keep the filter of the differences", G::Dialogs).hint("keep"),
+    bind(C::DiffFilter, &[Esc], A::Close, "show all differences", G::Dialogs).hint("show all"),
+
+    bind(C::PickerFilter, &[Enter], A::Accept, "keep the filter of the models", G::Dialogs).hint("keep"),
+    bind(C::PickerFilter, &[Esc], A::Close, "show all models", G::Dialogs).hint("show all"),
 
     bind(C::Question, &[Char('y')], A::Accept, "yes", G::Dialogs).hint("yes"),
     bind(C::Question, &[Char('n'), Esc], A::Close, "no", G::Dialogs).hint("no"),
@@ -517,7 +553,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 23] = Context::ACTIVE;
+    const CONTEXTS: [Context; 26] = Context::ACTIVE;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

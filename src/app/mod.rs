@@ -13,6 +13,7 @@ pub(crate) mod diff;
 mod effects;
 mod event;
 pub(crate) mod filter;
+mod filter_input;
 pub mod formats;
 pub(crate) mod histogram;
 mod job_answer;
@@ -46,6 +47,7 @@ pub(crate) mod values;
 pub use action::Action;
 pub use calibration::CalibrationState;
 pub use event::{Completion, Effect, Event, MouseTarget, NotWritten, Viewport};
+pub use filter_input::FilterInput;
 pub use meter::{Meter, RateTracker};
 pub use model::{Model, Quality};
 pub use save::{

@@ -2,7 +2,8 @@
 
 use crate::app::budget::Budget;
 use crate::app::diff::DiffView;
-use crate::app::filter::Filter;
+use crate::app::filter::{Filter, TensorSubject};
+use crate::app::filter_input::FilterInput;
 use crate::app::keymap::KeyMap;
 use crate::app::keys::{Binding, Context, Group, Key};
 use crate::app::model::Model;
@@ -15,6 +16,7 @@ use crate::app::table::Column;
 use crate::app::target_list::TargetList;
 use crate::plan::MarkPreset;
 use crate::tensor::TensorId;
+use rayon::prelude::*;
 use std::path::PathBuf;
 use tui_input::Input;
 
@@ -22,6 +24,8 @@ use tui_input::Input;
 #[allow(clippy::large_enum_variant, reason = "one lives at a time")]
 pub enum Overlay {
     Filter(FilterPrompt),
+    /// Marks by a pattern that is typed.
+    MarkBy(MarkPrompt),
     GoTo(GoTo),
     Help(Help),
     Presets(Presets),
@@ -68,6 +72,7 @@ impl Overlay {
     pub fn context(&self) -> Context {
         match self {
             Overlay::Filter(_) => Context::Filter,
+            Overlay::MarkBy(_) => Context::MarkBy,
             Overlay::GoTo(_) => Context::GoTo,
             Overlay::Help(_) => Context::Help,
             Overlay::Presets(_) => Context::Presets,
@@ -83,7 +88,18 @@ impl Overlay {
             Overlay::Prompt(_) => Context::Prompt,
             Overlay::Budget(budget) if budget.typing.is_some() => Context::BudgetSize,
             Overlay::Budget(_) => Context::Budget,
+            Overlay::Diff(view) if view.typing.is_some() => Context::DiffFilter,
             Overlay::Diff(_) => Context::Diff,
+        }
+    }
+
+    /// The filter that is being typed.
+    pub fn filter_input(&mut self) -> Option<&mut FilterInput> {
+        match self {
+            Overlay::Filter(prompt) => Some(&mut prompt.filter),
+            Overlay::MarkBy(prompt) => Some(&mut prompt.filter),
+            Overlay::Diff(view) => view.typing.as_mut(),
+            _ => None,
         }
     }
 
@@ -114,25 +130,32 @@ impl Overlay {
     /// The text that is being typed.
     pub fn input(&mut self) -> Option<&mut Input> {
         match self {
-            Overlay::Filter(prompt) => Some(&mut prompt.input),
             Overlay::GoTo(go_to) => Some(&mut go_to.input),
             Overlay::Help(help) => Some(&mut help.input),
             Overlay::Save(dialog) => Some(&mut dialog.path),
             Overlay::Prompt(prompt) => Some(&mut prompt.input),
             Overlay::Budget(budget) => budget.typing.as_mut(),
             Overlay::Open(dialog) => Some(&mut dialog.input),
-            _ => None,
+            other => other.filter_input().map(|filter| &mut filter.input),
         }
     }
 }
 
 #[derive(Debug)]
 pub struct FilterPrompt {
-    pub input: Input,
+    pub filter: FilterInput,
     /// The filter from before the prompt was opened.
     pub before: String,
-    /// Why the text is not a valid filter.
-    pub problem: Option<String>,
+}
+
+/// A pattern to mark by, and what it matches.
+#[derive(Debug, Default)]
+pub struct MarkPrompt {
+    pub filter: FilterInput,
+    /// The tensors that match.
+    pub matches: Vec<TensorId>,
+    /// How many of them can be marked.
+    pub quantizable: usize,
 }
 
 /// Tensor names that match the typed text, best match first.
@@ -143,16 +166,27 @@ pub struct GoTo {
     pub chosen: usize,
     /// The number of all matches.
     pub count: usize,
+    /// Why the text is not a valid filter.
+    pub problem: Option<String>,
 }
 
 impl GoTo {
     pub const NAMES: usize = 8;
 
     pub fn search(&mut self, model: &Model) {
-        let filter = Filter::parse(self.input.value()).unwrap_or_default();
+        let mut filter = match Filter::parse(self.input.value()) {
+            Ok(filter) => filter,
+            Err(why) => {
+                self.problem = Some(why);
+                return;
+            }
+        };
+        self.problem = None;
+        let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
+        filter.resolve(&Filter::everything(), names);
         let mut matcher = filter.matcher();
-        let mut scored: Vec<(u32, TensorId)> =
-            model.checkpoint.ids().filter_map(|id| Some((matcher.score(model, id)?, id))).collect();
+        let score = |id| Some((matcher.score(&TensorSubject { model, id })?, id));
+        let mut scored: Vec<(u32, TensorId)> = model.checkpoint.ids().filter_map(score).collect();
         self.count = scored.len();
         // An exact match comes before longer names.
         let typed = self.input.value().trim();
@@ -223,7 +257,9 @@ impl Help {
         for group in Group::ALL.into_iter().filter(|group| *group != Group::Dialogs) {
             add(group.title(), &|binding| binding.group == group && !is_here(binding));
         }
-        for context in Context::ACTIVE.into_iter().chain([Context::Text, Context::Window]) {
+        for context in
+            Context::ACTIVE.into_iter().chain([Context::FilterText, Context::Text, Context::Window])
+        {
             add(context.title(), &|binding| {
                 let in_dialog = binding.group == Group::Dialogs && binding.context == context;
                 in_dialog && !is_here(binding)

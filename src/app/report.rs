@@ -79,7 +79,7 @@ fn histogram(metrics: &TensorMetrics) -> Option<Histogram> {
     match (&metrics.histogram, metrics.sparkline) {
         (Some(counted), _) => Some(Histogram::of(counted, absmax)),
         (None, Some(sparkline)) => {
-            let counts = sparkline.iter().map(|&height| f32::from(height)).collect();
+            let counts = sparkline.counts().collect();
             Some(Histogram::sketched(absmax, counts))
         }
         (None, None) => None,

@@ -422,7 +422,7 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
                 "{} → {} in {}",
                 bytes(receipt.before),
                 bytes(receipt.written),
-                counted(receipt.files, "file")
+                counted(receipt.files + receipt.texts + receipt.sidecar_files, "file")
             ),
         ),
     ];
@@ -437,7 +437,8 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
         format!("{}, byte for byte", counted(receipt.unchanged, "tensor")),
     ));
     if receipt.sidecar_files > 0 {
-        lines.push(Line::field("copied beside", counted(receipt.sidecar_files, "file")));
+        let copied = format!("{} of them", counted(receipt.sidecar_files, "file"));
+        lines.push(Line::field("copied", copied));
     }
     if receipt.resumed > 0 {
         let resumed = format!("{} were already written", bytes(receipt.resumed));

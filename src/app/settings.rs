@@ -284,7 +284,7 @@ mod tests {
             [words]
             good = 25
             [keys.main]
-            mark = "v"
+            mark = "V"
             budget = ["B", "Ctrl-g"]
         "#;
         let settings = Settings::parse(text).expect("valid");

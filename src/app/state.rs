@@ -6,9 +6,10 @@ use crate::app::channels::ChannelsView;
 use crate::app::comparison::ComparisonView;
 use crate::app::event::Viewport;
 use crate::app::filter::Filter;
+use crate::app::filter_input::FilterHistory;
 use crate::app::formats::FormatFit;
 use crate::app::histogram::HistogramView;
-use crate::app::keys::Context;
+use crate::app::keys::{Context, Key};
 use crate::app::meter::{Meter, RateTracker};
 use crate::app::model::Model;
 use crate::app::overlay::Overlay;
@@ -22,7 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::target::Target;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,10 @@ pub struct App {
     pub bar_held: bool,
     /// The path of the last comparison.
     pub(super) compared_with: String,
+    /// The filters that were kept.
+    pub(super) filter_history: FilterHistory,
+    /// Keys without meaning that were said to be so.
+    pub(super) unbound: HashSet<(Context, Key)>,
     /// The filter that `n` and `N` search with.
     pub(super) search: Filter,
     /// The generation of the current calibration; findings of older ones are dropped.
@@ -135,6 +140,8 @@ impl App {
             own_columns: false,
             bar_held: false,
             compared_with: String::new(),
+            filter_history: FilterHistory::default(),
+            unbound: HashSet::new(),
             search: Filter::everything(),
             generation: 0,
             calibrated: Vec::new(),
@@ -151,6 +158,8 @@ impl App {
     /// Takes over the receipts from the previous state when another model is opened.
     pub(crate) fn carry_over(&mut self, before: &mut App) {
         self.receipts = std::mem::take(&mut before.receipts);
+        self.filter_history = std::mem::take(&mut before.filter_history);
+        self.unbound = std::mem::take(&mut before.unbound);
     }
 
     /// The context that receives the keys.
@@ -241,7 +250,9 @@ impl App {
             }),
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
             Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
-            Action::Back => self.zoomed || !self.filter_text.is_empty(),
+            Action::Back => {
+                self.zoomed || self.table.range().is_some() || !self.filter_text.is_empty()
+            }
             Action::CreateDirectory => match &self.overlay {
                 Some(Overlay::Save(dialog)) => dialog.missing.is_some(),
                 Some(Overlay::Prompt(prompt)) => prompt.missing.is_some(),
@@ -259,6 +270,8 @@ impl App {
             | Action::MarkShown
             | Action::Presets
             | Action::Target
+            | Action::MarkBy
+            | Action::Range
             | Action::Schemes
             | Action::SchemesForAll => self.model.has_floats(),
             _ => true,

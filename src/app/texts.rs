@@ -180,7 +180,7 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         ),
         Line::field("!", "before any of these: not"),
     ]);
-    lines.extend(Property::ALL.iter().map(state));
+    lines.extend(Property::OF_TENSORS.iter().map(state));
     lines.extend([Line::Blank, Line::text("Sizes are decimal: 1 MB is 1 000 000 bytes.")]);
     Pager::new("What the figures mean", lines)
 }

@@ -55,6 +55,7 @@ pub(super) fn predict(
         unchanged: checkpoint.tensors().len().saturating_sub(quantized.len()),
         quantized,
         dequantized: 0,
+        texts: output_plan.texts.len(),
         sidecar_files: output_plan.sidecar_files.len(),
         left_out: output_plan.left_out,
         against: VerifiedAgainst::Source,

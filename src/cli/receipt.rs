@@ -78,13 +78,10 @@ fn table(
     }
     let Receipt { files, before, written, dequantized, unchanged, sidecar_files, .. } = receipt;
     let path = receipt.out.to_string_lossy();
-    let files = match files {
-        1 => "1 file".to_owned(),
-        n => format!("{n} files"),
-    };
+    let files = figures::counted(files + receipt.texts + sidecar_files, "file");
     let copied = match sidecar_files {
         0 => String::new(),
-        n => format!(" and {n} copied beside the weights"),
+        n => format!(", {n} of them copied"),
     };
     let is_predicted = predicted.is_some();
     let wrote = if is_predicted { "dry run, nothing written: would write" } else { "wrote" };
@@ -94,8 +91,8 @@ fn table(
     let held = if held.contains(',') { format!(" ({held})") } else { String::new() };
     writeln!(
         out,
-        "{} tensors quantized{held}, {dequantized} dequantized, {unchanged} bit for bit as they were",
-        quantized.len()
+        "{} quantized{held}, {dequantized} dequantized, {unchanged} bit for bit as they were",
+        figures::counted(quantized.len(), "tensor")
     )?;
     writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
     let better = quantized.iter().filter_map(|one| one.output);

@@ -53,6 +53,8 @@ pub struct Receipt {
     pub dequantized: usize,
     /// Number of tensors that were copied unchanged.
     pub unchanged: usize,
+    /// Number of files that were written beside the weights, such as `config.json`.
+    pub texts: usize,
     /// Number of copied files that are not weights.
     pub sidecar_files: usize,
     /// Files and directories that were not copied because they hold other copies of the weights.

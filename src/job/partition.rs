@@ -650,6 +650,7 @@ fn receipt(
         quantized: quantized.collect(),
         dequantized: count(Outcome::Dequantized),
         unchanged: count(Outcome::Unchanged),
+        texts: output_plan.texts.len(),
         sidecar_files: output_plan.sidecar_files.len(),
         left_out: output_plan.left_out.clone(),
         warnings: output_plan.warnings.clone(),

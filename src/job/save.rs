@@ -361,6 +361,7 @@ impl Saving<'_> {
                 Task::Quantize { .. } => 0,
             },
             unchanged: count(|how| *how == Match::Identical),
+            texts: output_plan.texts.len(),
             sidecar_files: output_plan.sidecar_files.len(),
             left_out: output_plan.left_out.clone(),
             against,

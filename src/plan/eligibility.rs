@@ -68,7 +68,7 @@ impl std::fmt::Display for Obstacle {
             Obstacle::Norm => f.write_str("it belongs to a norm"),
             Obstacle::NonFinite { nan, inf, first } => write!(
                 f,
-                "it holds {nan} NaN and {inf} infinite values, the first at index {first}; such values have no scale"
+                "it holds {nan} NaN and {inf} Inf, the first at index {first}; such values have no scale"
             ),
         }
     }

@@ -37,7 +37,7 @@ pub struct Quantizer {
 pub enum NotQuantizable {
     /// Elements are NaN or infinite.
     #[error(
-        "it holds {nan} NaN and {inf} infinite values, the first at index {first}; such values have no scale"
+        "it holds {nan} NaN and {inf} Inf, the first at index {first}; such values have no scale"
     )]
     NonFinite { nan: u64, inf: u64, first: u64 },
     /// The scale exceeds the type it is stored in.

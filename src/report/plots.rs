@@ -43,8 +43,9 @@ const PLOT: (f64, f64, f64, f64) = (90.0, 16.0, 620.0, 250.0);
 /// The most points of a curve that are drawn.
 const MAX_POINTS: usize = 800;
 
-/// The height of a label in pixels.
-const LABEL_HEIGHT: f64 = 13.0;
+/// The height of a label, and its distance from the points, in pixels.
+const LABEL_HEIGHT: f64 = 15.0;
+const LABEL_GAP: f64 = 28.0;
 
 /// The budget's curve: bytes to the right, SQNR upwards, exact points at the top. `uniform` are
 /// labelled points beside the curve.
@@ -66,20 +67,23 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> Markup {
     };
     let step = points.len().div_ceil(MAX_POINTS).max(1);
     let line = points.iter().step_by(step).chain(points.last()).map(place);
-    let mut taken: Vec<f64> = Vec::new();
-    let labels: Vec<(&str, f64, f64, f64)> = uniform
+    // The curve is steep at its left end, where the points are: their labels stand in a column
+    // below it, in the order of the points, each with a line to its point.
+    let mut labels: Vec<(&str, f64, f64)> = uniform
         .iter()
         .map(|(label, point)| {
             let (x, y) = place(point);
-            // Labels of close points are stacked.
-            let mut at = y + 4.0;
-            while taken.iter().any(|other| (other - at).abs() < LABEL_HEIGHT) {
-                at -= LABEL_HEIGHT;
-            }
-            taken.push(at);
-            (label.as_str(), x, y, at)
+            (label.as_str(), x, y)
         })
         .collect();
+    labels.sort_by(|(_, _, a), (_, _, b)| a.total_cmp(b));
+    let column = labels.iter().map(|(_, x, _)| *x).fold(left, f64::max) + LABEL_GAP;
+    let mut rows: Vec<f64> = Vec::with_capacity(labels.len());
+    for (_, _, y) in &labels {
+        let above = rows.last().map_or(f64::NEG_INFINITY, |row| row + LABEL_HEIGHT);
+        rows.push((y + LABEL_GAP).max(above));
+    }
+    let overflow = rows.last().map_or(0.0, |row| (row - (bottom - 4.0)).max(0.0));
     html! {
         svg viewBox=(format!("0 0 {} {}", right + 110.0, bottom + 36.0)) width=(right + 110.0)
             height=(bottom + 36.0) role="img" aria-labelledby="curve-title"
@@ -92,9 +96,12 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> Markup {
             (text(left + width / 2.0, bottom + 32.0, "middle", "bytes of all tensors"))
             (text(left - 8.0, top + 10.0, "end", &figures::decibels(highest)))
             (text(left - 8.0, bottom, "end", &figures::decibels(lowest)))
-            @for (label, x, y, at) in labels {
-                circle class="point" cx=(pixel(x)) cy=(pixel(y)) r="4" {}
-                (text(x + 9.0, at, "start", label))
+            @for ((label, x, y), row) in labels.iter().zip(&rows) {
+                polyline class="axis" points=(polyline([(*x, *y), (column - 4.0, row - overflow - 4.0)].into_iter())) {}
+                (text(column, row - overflow, "start", label))
+            }
+            @for (_, x, y) in &labels {
+                circle class="point" cx=(pixel(*x)) cy=(pixel(*y)) r="4" {}
             }
         }
     }

@@ -18,6 +18,7 @@ mod measurements;
 mod options;
 mod picker;
 mod query;
+mod recent;
 mod runner;
 mod screen;
 mod session;

@@ -16,6 +16,8 @@ pub struct Options {
     pub activations: Vec<PathBuf>,
     /// The session file, if the session is saved.
     pub session: Option<PathBuf>,
+    /// The file that keeps the models opened lately; none if `None`.
+    pub recent: Option<PathBuf>,
     /// The file for the debug log; none if `None`.
     pub log: Option<PathBuf>,
     /// Relative paths typed on the screen start here; the empty path is the working directory.

@@ -15,6 +15,7 @@ pub(super) enum QueryKind {
     Diff,
     Report,
     Models,
+    LoadCheck,
 }
 
 /// A running query with an answer of any type. Dropping it cancels the job.

@@ -3,9 +3,11 @@
 use crate::app::picker::{ModelChoice, Picker};
 use crate::app::{App, Effect, Event, NotWritten, names, outputs};
 use crate::checkpoint::{Checkpoint, find_models};
+use crate::export::LoadCheck;
 use crate::export::{KnownScales, Request};
 use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
 use crate::plan::rules::TargetRules;
+use crate::plan::target::Loader;
 use crate::plan::{default_calibration, recipe};
 use crate::quantization::{Analysis, AnalysisSpec, Quantizer};
 use crate::report::Format;
@@ -20,7 +22,7 @@ use crate::tui::measurements::{
 use crate::tui::options::Options;
 use crate::tui::query::{QueryKind, query};
 use crate::tui::screen::Screen;
-use crate::tui::{input, session};
+use crate::tui::{input, recent, session};
 use crate::ui::Theme;
 use crate::{app, demo, directories, ui};
 use std::io;
@@ -81,6 +83,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
 
     /// Draws the first frame and starts the first jobs.
     pub fn start(&mut self) -> io::Result<()> {
+        self.note_opened();
         self.update_viewport()?;
         let effects = self.update(Event::Opened);
         // Drawn first, so that starting the jobs does not delay the first frame.
@@ -210,6 +213,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Effect::ReadChannels(request) => self.read_channels(request)?,
             Effect::FindDuplicates(candidates) => self.find_duplicates(candidates)?,
             Effect::MeasureMarks(marks) => self.measure_marks(marks),
+            Effect::CheckSaved(out, loaders) => self.check_saved(out, loaders)?,
             Effect::FindModels => self.find_models()?,
             Effect::OpenModel(path) => self.open_model(&path)?,
             Effect::CompletePath(text) => {
@@ -245,9 +249,42 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         Ok(())
     }
 
-    /// Lists the models that can be opened: those opened in this run, then those that are found.
+    /// Checks whether a model that was saved will load.
+    fn check_saved(&mut self, out: PathBuf, loaders: Vec<Loader>) -> io::Result<()> {
+        let saved = self.resolve(&out);
+        let job = PendingJob::new("check", Arc::default(), move |_, sender| {
+            let checked = Checkpoint::open(&saved)
+                .and_then(|checkpoint| LoadCheck::new(&checkpoint, &loaders))
+                .map_err(|error| error.to_string());
+            let _ = sender.send(checked);
+        });
+        self.ask(QueryKind::LoadCheck, job, move |checked| {
+            Some(Event::SavedChecked(out.clone(), checked.and_then(|checked| checked)))
+        })
+    }
+
+    /// Records the model that is open for later runs.
+    fn note_opened(&self) {
+        let model = reopening_path(self.checkpoint());
+        if let Some(file) = &self.options.recent
+            && model.as_os_str() != demo::WORD
+        {
+            // A list that cannot be kept must not keep the user from the model.
+            let _ = recent::add(file, &model);
+        }
+    }
+
+    /// Lists the models that can be opened: those opened before, then those that are found.
     fn find_models(&mut self) -> io::Result<()> {
-        let recent = self.opened.clone();
+        let now = reopening_path(self.checkpoint());
+        let mut recent = self.opened.clone();
+        let kept = self.options.recent.as_deref().map(recent::load).unwrap_or_default();
+        let is_there = |path: &Path| path.exists() || path.to_string_lossy().contains("://");
+        for model in kept.into_iter().filter(|model| *model != now && is_there(model)) {
+            if !recent.contains(&model) {
+                recent.push(model);
+            }
+        }
         let root = match self.options.directory.as_os_str().is_empty() {
             true => PathBuf::from("."),
             false => self.options.directory.clone(),
@@ -288,6 +325,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             session::restore(&mut app, path);
         }
         self.app = app;
+        self.note_opened();
         self.update_viewport()?;
         self.handle(Event::Opened)
     }

@@ -30,11 +30,28 @@ const MIN_HISTOGRAM_ROWS: u16 = 8;
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
     caption(buf, area, app, theme);
     let body = layout::detail_body(area);
+    let body = full_name(buf, area, body, app, theme);
     match app.table.current() {
         None => {}
         Some(Row { item: TreeItem::Module(node), .. }) => module(buf, body, app, node, theme),
         Some(Row { item: TreeItem::Tensor(id), .. }) => tensor(buf, body, app, id, theme),
     }
+}
+
+/// Writes a name that the caption cuts in full where there is room. Returns the area below it.
+fn full_name(buf: &mut Buffer, area: Rect, body: Rect, app: &App, theme: &Theme) -> Rect {
+    let room = layout::tabs(area).first().map_or(area.width, |(_, place)| place.x - area.x);
+    let name = app.table.current().map(|row| names::visible(app.full_name(row)).into_owned());
+    let has_room = app.tab == Tab::Overview && (app.zoomed || area.height >= 30);
+    let longest = usize::from(room.saturating_sub(5));
+    let name = name.filter(|name| has_room && names::width(name) > longest);
+    let rows = name.map_or(Vec::new(), |name| wrap(&name, body.width.into()));
+    for (y, row) in (0..).zip(&rows) {
+        widgets::line(buf, body, y, &Line::styled(row.clone(), theme.strong));
+    }
+    let used = if rows.is_empty() { 0 } else { rows.len() as u16 + 1 };
+    let used = used.min(body.height);
+    Rect { y: body.y + used, height: body.height - used, ..body }
 }
 
 fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {

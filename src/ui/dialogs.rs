@@ -577,7 +577,9 @@ pub(super) fn go_to(
         body.blank();
     }
     let more = go_to.count.saturating_sub(go_to.names.len());
+    let problem = go_to.problem.as_ref().map(|why| Line::styled(why.clone(), theme.bad));
     body.push(match (go_to.count, more) {
+        _ if problem.is_some() => problem.unwrap_or_default(),
         (0, _) => Line::styled("No tensor of that name.", theme.dim),
         (_, 0) => Line::default(),
         (_, more) => Line::styled(format!("  and {} more", count(more as u64)), theme.dim),

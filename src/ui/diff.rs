@@ -1,7 +1,7 @@
 //! The comparison with another checkpoint.
 
 use crate::app::diff::{Counts, DiffState, DiffView, Differences, describe};
-use crate::app::figures::{count, percent, value};
+use crate::app::figures::{count, counted, percent, value};
 use crate::app::{App, model_name, names};
 use crate::job::diff::{Change, Compared};
 use crate::ui::theme::Theme;
@@ -26,6 +26,14 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, view: &DiffView, the
         Span::styled(" against ", theme.dim),
         Span::styled(names::shorten(&there, 60).into_owned(), theme.strong),
     ]);
+    let title = match &view.state {
+        DiffState::Done(differences) if !differences.filter_text.is_empty() => Line::from(vec![
+            Span::raw(format!("{} of ", count(differences.shown.len() as u64))),
+            Span::raw(format!("{} match ", counted(differences.rows.len(), "tensor"))),
+            Span::styled(names::visible(&differences.filter_text).into_owned(), theme.found),
+        ]),
+        _ => title,
+    };
     let rule = Rect { height: 1, ..area };
     let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
     match &view.state {
@@ -82,8 +90,13 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
         }
     }
     widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
-    let visible = differences.rows.iter().enumerate().skip(differences.top());
-    for (y, (number, row)) in (1..area.height).zip(visible) {
+    if differences.shown.is_empty() {
+        let text = format!("  No difference matches {}.", names::visible(&differences.filter_text));
+        return widgets::line(buf, area, 1, &Line::styled(text, theme.dim));
+    }
+    let visible = differences.shown.iter().enumerate().skip(differences.top());
+    for (y, (number, &at)) in (1..area.height).zip(visible) {
+        let Some(row) = differences.rows.get(at) else { continue };
         widgets::line(buf, area, y, &line(row, &columns, theme));
         if number == differences.cursor() {
             tensors::highlight(buf, Rect { y: area.y + y, height: 1, ..area }, theme);

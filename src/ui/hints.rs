@@ -1,6 +1,7 @@
 //! The last line: the keys that have an effect now, or the filter being typed.
 
 use crate::app::App;
+use crate::app::diff::DiffState;
 use crate::app::figures::{count, counted};
 use crate::app::keys::{Context, Key};
 use crate::app::overlay::Overlay;
@@ -9,52 +10,80 @@ use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
+use tui_input::Input;
 
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
-    let Some(Overlay::Filter(prompt)) = &app.overlay else {
-        widgets::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
-        return None;
-    };
+    let context = app.context();
     let total = app.model.checkpoint.tensors().len();
-    // On a narrow screen, or beside a long sentence, only the key to close the filter fits.
-    let narrow = area.width < 100 || prompt.problem.is_some();
-    let keys_width = if narrow { 1 } else { area.width };
-    let keys = hints(Context::Filter, app, keys_width, theme);
-    let found = match (&prompt.problem, app.table.shown_count()) {
-        (Some(why), _) => Line::styled(format!("{why} "), theme.warning),
-        (None, _) if prompt.input.value().is_empty() => {
-            let room = usize::from(area.width).saturating_sub(keys.width() + 8);
-            Line::styled(examples(room), theme.dim)
-        }
-        (None, shown) => {
-            let kind = app.table.filter.kind();
-            let of = counted(total, "tensor");
-            Line::styled(format!("{kind}  {} of {of} ", count(shown as u64)), theme.dim)
-        }
+    let of = |shown: usize, all: usize| {
+        format!("{} of {} ", count(shown as u64), counted(all, "tensor"))
     };
-    let found = Line::from_iter(
-        found.spans.into_iter().map(|s| s.patch_style(found.style)).chain(keys.spans),
-    );
-    buf.set_stringn(area.x, area.y, " /", area.width.into(), theme.accent);
-    let room = area.width.saturating_sub(found.width() as u16 + 4);
+    let (sign, filter, found) = match &app.overlay {
+        Some(Overlay::Filter(prompt)) => {
+            let kind = app.table.filter.kind();
+            (" /", &prompt.filter, format!("{kind}  {}", of(app.table.shown_count(), total)))
+        }
+        Some(Overlay::MarkBy(prompt)) => {
+            let (matches, all) = (count(prompt.matches.len() as u64), prompt.quantizable as u64);
+            (" *", &prompt.filter, format!("{matches} match, {} quantizable ", count(all)))
+        }
+        Some(Overlay::Diff(view)) => match (&view.typing, &view.state) {
+            (Some(filter), DiffState::Done(differences)) => {
+                (" /", filter, of(differences.shown.len(), differences.rows.len()))
+            }
+            _ => return plain(buf, area, app, theme),
+        },
+        _ => return plain(buf, area, app, theme),
+    };
+    // On a narrow screen, or beside a long sentence, there is room for the way out only.
+    let narrow = area.width < 100 || filter.problem.is_some();
+    let keys_width = if narrow { 1 } else { area.width - area.width / 3 };
+    let keys = hints(context, app, keys_width, theme);
+    let said = match &filter.problem {
+        Some(why) => Line::styled(format!("{why} "), theme.warning),
+        None if filter.text().is_empty() => {
+            let room = usize::from(area.width).saturating_sub(keys.width() + 8);
+            Line::styled(examples(room, context), theme.dim)
+        }
+        None => Line::styled(found, theme.dim),
+    };
+    Some(typed(buf, area, sign, &filter.input, &said, keys, theme))
+}
+
+fn plain(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
+    widgets::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
+    None
+}
+
+/// Draws a text that is typed, with what is said about it and the keys at the right.
+pub(super) fn typed(
+    buf: &mut Buffer,
+    area: Rect,
+    sign: &str,
+    input: &Input,
+    said: &Line,
+    keys: Line,
+    theme: &Theme,
+) -> Position {
+    let said = said.spans.iter().map(|span| span.clone().patch_style(said.style));
+    let right = Line::from_iter(said.chain(keys.spans));
+    buf.set_stringn(area.x, area.y, sign, area.width.into(), theme.accent);
+    let room = area.width.saturating_sub(right.width() as u16 + 4);
     let typed = Rect::new(area.x + 2, area.y, room, 1);
-    let cursor = widgets::input(buf, typed, &prompt.input, theme);
-    widgets::ends(
-        buf,
-        Rect { x: typed.right(), width: area.right() - typed.right(), ..area },
-        0,
-        &Line::default(),
-        &found,
-    );
-    Some(cursor)
+    let cursor = widgets::input(buf, typed, input, theme);
+    let rest = Rect { x: typed.right(), width: area.right() - typed.right(), ..area };
+    widgets::ends(buf, rest, 0, &Line::default(), &right);
+    cursor
 }
 
 /// Examples of filters, as many as fit.
-fn examples(room: usize) -> String {
-    const EXAMPLES: [&str; 7] =
+fn examples(room: usize, context: Context) -> String {
+    const TENSORS: [&str; 7] =
         ["words", "*glob*", "is:marked", "sqnr<30", "size>10MB", "dtype:f32", "re:regex"];
+    const DIFFERENCES: [&str; 5] = ["words", "*glob*", "is:changed", "sqnr<30", "re:regex"];
+    let examples = if context == Context::DiffFilter { &DIFFERENCES[..] } else { &TENSORS };
     let mut text = String::new();
-    for example in EXAMPLES {
+    for &example in examples {
         let gap = if text.is_empty() { "" } else { ", " };
         if text.len() + gap.len() + example.len() < room {
             text += gap;
@@ -76,11 +105,12 @@ fn hints<'a>(context: Context, app: &App, width: u16, theme: &Theme) -> Line<'a>
 
 /// The key whose hint is at a column.
 pub(super) fn at(app: &App, width: u16, x: u16) -> Option<Key> {
-    if let Some(Overlay::Filter(_)) = app.overlay {
+    let context = app.context();
+    if context.layers().contains(&Context::FilterText) {
         return None;
     }
     let mut left = 1;
-    shown(app.context(), app, width).into_iter().find_map(|(key, word)| {
+    shown(context, app, width).into_iter().find_map(|(key, word)| {
         let start = left;
         left += length(key, word) as u16;
         // The gap after a hint belongs to no key.

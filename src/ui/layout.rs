@@ -73,8 +73,10 @@ pub fn of(size: Size, body_of: MiddlePane) -> Option<Layout> {
         body.height -= height;
         detail = Some(Rect::new(0, body.bottom(), size.width, height));
     } else if size.width >= MIN_SIDE_DETAIL_WIDTH {
-        body.width -= DETAIL_WIDTH + 1;
-        detail = Some(Rect::new(body.right() + 1, body.y, DETAIL_WIDTH, body.height));
+        // Half of what the screen is wider goes to each.
+        let detail_width = DETAIL_WIDTH + (size.width - MIN_SIDE_DETAIL_WIDTH) / 2;
+        body.width -= detail_width + 1;
+        detail = Some(Rect::new(body.right() + 1, body.y, detail_width, body.height));
     } else if size.height >= MIN_BOTTOM_DETAIL_HEIGHT {
         body.height -= DETAIL_HEIGHT;
         detail = Some(Rect::new(0, body.bottom(), size.width, DETAIL_HEIGHT));
@@ -192,7 +194,7 @@ pub fn list(size: Size, app: &App) -> Option<List> {
                 let detail = of(size, MiddlePane::Detail)?.detail?;
                 let height = detail.height.saturating_sub(2);
                 let area = Rect { y: detail.y + 2, height, ..detail };
-                Some(List { area, first: differences.top(), count: differences.rows.len() })
+                Some(List { area, first: differences.top(), count: differences.shown.len() })
             }
         },
         _ => None,
@@ -235,7 +237,8 @@ pub fn columns(width: u16, widest: &ColumnWidths, wanted: &[Column]) -> Vec<Colu
         DType => (widest.dtype as u16).clamp(5, 12),
         Bytes => 8,
         Scheme => 13,
-        Values => sparkline::WIDTH as u16,
+        // A sparkline of logarithms says so.
+        Values => sparkline::WIDTH as u16 + 4,
         Output => 10,
         By(_) | Gain { .. } => (column.title().chars().count() as u16 + 2).max(10),
         Sqnr | File | Name => 0,

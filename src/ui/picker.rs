@@ -1,6 +1,6 @@
 //! The list of models to choose from.
 
-use crate::app::figures::bytes_aligned;
+use crate::app::figures::{bytes_aligned, counted};
 use crate::app::keymap::KeyMap;
 use crate::app::keys::Context;
 use crate::app::names;
@@ -8,10 +8,10 @@ use crate::app::pager::wrap;
 use crate::app::picker::Picker;
 use crate::app::settings::{Glyphs, Settings};
 use crate::ui::theme::Theme;
-use crate::ui::{ascii, layout, tensors, too_small, widgets};
+use crate::ui::{ascii, hints, layout, tensors, too_small, widgets};
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
 
 /// Rows above and below the list.
@@ -27,10 +27,10 @@ pub(crate) fn height(screen: u16, picker: &Picker) -> usize {
 }
 
 /// The keys of the list, in its place.
-fn key_list(buf: &mut Buffer, area: Rect, keys: &KeyMap, theme: &Theme) {
+fn key_list(buf: &mut Buffer, area: Rect, keys: &KeyMap, first: usize, theme: &Theme) {
     let layers = Context::Picker.layers();
     let bindings = keys.bindings().filter(|(binding, _)| layers.contains(&binding.context));
-    for (y, (binding, own)) in (2..area.height.saturating_sub(1)).zip(bindings) {
+    for (y, (binding, own)) in (2..area.height.saturating_sub(1)).zip(bindings.skip(first)) {
         let own: Vec<String> = own.iter().map(ToString::to_string).collect();
         let line = Line::from(vec![
             Span::styled(format!("  {:<28}", own.join("  ")), theme.accent),
@@ -39,7 +39,12 @@ fn key_list(buf: &mut Buffer, area: Rect, keys: &KeyMap, theme: &Theme) {
         widgets::line(buf, area, y, &line);
     }
     let last = Rect { y: area.bottom() - 1, height: 1, ..area };
-    widgets::line(buf, last, 0, &Line::styled(" any key returns to the list", theme.dim));
+    widgets::line(
+        buf,
+        last,
+        0,
+        &Line::styled(" ↓ ↑ scroll, any other key returns to the list", theme.dim),
+    );
 }
 
 /// The first visible entry.
@@ -56,22 +61,31 @@ pub(crate) fn hit(screen: u16, picker: &Picker, y: u16) -> Option<usize> {
     let rows = height(screen, picker);
     let line = usize::from(y.checked_sub(top(picker))?);
     let number = first(rows, picker) + line;
-    (line < rows && number < picker.choices.len()).then_some(number)
+    (line < rows && number < picker.shown.len()).then_some(number)
 }
 
 pub(crate) fn draw(frame: &mut Frame, picker: &Picker, settings: &Settings, theme: &Theme) {
     let area = frame.area();
-    let buf = frame.buffer_mut();
-    render(buf, area, picker, &settings.keys, theme);
+    let cursor = render(frame.buffer_mut(), area, picker, &settings.keys, theme);
     if settings.glyphs == Glyphs::Ascii {
-        ascii::translate(buf);
+        ascii::translate(frame.buffer_mut());
+    }
+    if let Some(cursor) = cursor {
+        frame.set_cursor_position(cursor);
     }
 }
 
-/// Draws the list into a buffer.
-pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMap, theme: &Theme) {
+/// Draws the list into a buffer. Returns the position of the text cursor while a filter is typed.
+pub(crate) fn render(
+    buf: &mut Buffer,
+    area: Rect,
+    picker: &Picker,
+    keys: &KeyMap,
+    theme: &Theme,
+) -> Option<Position> {
     if area.width < layout::MIN_SIZE.width || area.height < layout::MIN_SIZE.height {
-        return too_small::too_small(buf, area, theme);
+        too_small::too_small(buf, area, theme);
+        return None;
     }
     let title = Line::from(vec![
         Span::styled(" quantscope", theme.accent),
@@ -83,8 +97,9 @@ pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMa
         widgets::line(buf, area, y, &Line::styled(format!(" {notes}"), theme.dim));
     }
     let rows = height(area.height, picker);
-    if picker.help {
-        return key_list(buf, area, keys, theme);
+    if let Some(first) = picker.help {
+        key_list(buf, area, keys, first, theme);
+        return None;
     }
     if let Some(problem) = &picker.problem {
         let text = wrap(problem, usize::from(area.width.saturating_sub(2)));
@@ -98,8 +113,13 @@ pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMa
             );
         }
     }
-    let shown = picker.choices.iter().enumerate().skip(first(rows, picker)).take(rows);
-    for (y, (number, choice)) in (area.y + top(picker)..).zip(shown) {
+    if picker.shown.is_empty() {
+        let text = format!("  No model matches {}.", names::visible(&picker.filter_text));
+        widgets::line(buf, area, top(picker), &Line::styled(text, theme.dim));
+    }
+    let shown = picker.shown.iter().enumerate().skip(first(rows, picker)).take(rows);
+    for (y, (number, &at)) in (area.y + top(picker)..).zip(shown) {
+        let Some(choice) = picker.choices.get(at) else { continue };
         let row = Rect { y, height: 1, ..area };
         let known = choice.known.map_or(String::new(), |(format, bytes)| {
             format!("{:<12}{:>8}", format.name(), bytes_aligned(bytes))
@@ -115,12 +135,31 @@ pub(crate) fn render(buf: &mut Buffer, area: Rect, picker: &Picker, keys: &KeyMa
     }
     let mut hints = vec![Span::raw(" ")];
     for (binding, own) in keys.bindings() {
-        let here = Context::Picker.layers().contains(&binding.context);
+        let here = picker.context().layers().contains(&binding.context);
         if let (true, Some(word), Some(key)) = (here, binding.hint, own.first()) {
             hints.push(Span::styled(key.to_string(), theme.accent));
             hints.push(Span::styled(format!(" {word}  "), theme.dim));
         }
     }
     let last = Rect { y: area.bottom() - 1, height: 1, ..area };
-    widgets::line(buf, last, 0, &Line::from(hints));
+    let Some(typing) = &picker.typing else {
+        widgets::line(buf, last, 0, &Line::from(hints));
+        return None;
+    };
+    let said = match &typing.problem {
+        Some(why) => Line::styled(format!("{why} "), theme.warning),
+        None => {
+            let (shown, all) = (picker.shown.len(), picker.choices.len());
+            Line::styled(format!("{shown} of {} ", counted(all, "model")), theme.dim)
+        }
+    };
+    let room = usize::from(area.width / 2).saturating_sub(said.width());
+    let keys = match Line::from(hints) {
+        keys if keys.width() <= room => keys,
+        _ => Line::from(vec![
+            Span::styled(" Esc", theme.accent),
+            Span::styled(" show all ", theme.dim),
+        ]),
+    };
+    Some(hints::typed(buf, last, " /", &typing.input, &said, keys, theme))
 }

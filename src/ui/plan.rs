@@ -51,11 +51,11 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
         0..80 => format!("● {} marked", count(totals.marked as u64)),
         _ => format!("● {} marked", counted(totals.marked, "tensor")),
     };
-    let gap = if width >= 100 { "    " } else { "  " };
+    let gap = if width >= 110 { "    " } else { "  " };
     spans.push(Span::styled(marked, theme.mark));
     spans.push(Span::raw(gap));
     spans.push(Span::raw(format!("{} → {}", bytes(totals.before), bytes(totals.after))));
-    if width >= 90 {
+    if width >= 110 {
         spans.push(Span::styled(format!("  {}", ratio(totals.before, totals.after)), theme.dim));
     }
     match (quality.mean, quality.worst) {

@@ -68,7 +68,7 @@ fn overlay(
 ) -> Option<Position> {
     match open {
         // These are drawn as panes.
-        Overlay::Filter(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
+        Overlay::Filter(_) | Overlay::MarkBy(_) | Overlay::Budget(_) | Overlay::Diff(_) => None,
         Overlay::Prompt(prompt) => Some(dialogs::prompt(buf, area, app, prompt, theme)),
         Overlay::Help(help) => Some(help::draw(buf, area, app, help, theme)),
         Overlay::Text(tone, pager) => {

@@ -2,7 +2,7 @@
 
 use crate::activations::ActivationMode;
 use crate::app::figures::{bytes_aligned, count, counted, decibels, gained, shape};
-use crate::app::filter::TensorMatcher;
+use crate::app::filter::Matcher;
 use crate::app::table::{Column, NodeTotals, Row};
 use crate::app::tensor_metrics::{Sqnr, scheme_name, typed_scheme_name};
 use crate::app::tree::TreeItem;
@@ -17,6 +17,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
+use std::ops::Range;
 
 pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
     if layout.rows.height == 0 {
@@ -28,7 +29,8 @@ pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) 
     if app.table.rows().is_empty() {
         return nothing(buf, layout.rows, app, theme);
     }
-    let mut painter = Painter { app, theme, matcher: app.table.filter.matcher() };
+    let mut painter =
+        Painter { app, theme, matcher: app.table.filter.matcher(), range: app.table.range() };
     for (line, place) in (0..layout.rows.height).zip(app.table.visible()) {
         let area = Rect { y: layout.rows.y + line, height: 1, ..layout.rows };
         painter.row(buf, area, &places, place);
@@ -49,6 +51,10 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
             Span::styled(names::visible(text).into_owned(), theme.found),
         ],
     };
+    if let Some(range) = app.table.range() {
+        let rows = counted(range.len(), "row");
+        left.push(Span::styled(format!("  range of {rows}"), theme.mark));
+    }
     if area.width >= 80 {
         left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
     }
@@ -87,7 +93,9 @@ fn titles(buf: &mut Buffer, area: Rect, places: &[ColumnPlace], app: &App, theme
 struct Painter<'a> {
     app: &'a App,
     theme: &'a Theme,
-    matcher: TensorMatcher<'a>,
+    matcher: Matcher<'a>,
+    /// The rows of the range.
+    range: Option<Range<usize>>,
 }
 
 impl Painter<'_> {
@@ -131,6 +139,9 @@ impl Painter<'_> {
         }
         if number == self.app.table.cursor() {
             highlight(buf, area, self.theme);
+        } else if self.range.as_ref().is_some_and(|range| range.contains(&number)) {
+            highlight(buf, area, self.theme);
+            buf[(area.x, area.y)].set_symbol("┃");
         }
     }
 
@@ -330,8 +341,10 @@ impl Painter<'_> {
         let Some(sparkline) = metrics.and_then(|metrics| metrics.sparkline) else {
             return Line::default();
         };
-        let text: String = sparkline.iter().map(|&height| widgets::column(height)).collect();
-        Line::styled(text, self.theme.dim)
+        let heights = sparkline.heights.iter();
+        let text: String = heights.map(|&height| widgets::column(height)).collect();
+        let scale = if sparkline.log.is_some() { " log" } else { "" };
+        Line::from(vec![Span::styled(text, self.theme.dim), Span::styled(scale, self.theme.faint)])
     }
 
     fn sqnr<'b>(&self, cells: &Cells, width: usize) -> Line<'b> {

@@ -70,6 +70,9 @@ fn a_key_without_meaning_says_so() {
     driver.expect("Z does nothing here; ? shows the keys");
     driver.press("j");
     driver.expect_not("does nothing here");
+    // It is said once.
+    driver.press("Z");
+    driver.expect_not("does nothing here");
     driver.press("b Z");
     driver.expect("Z does nothing here; ? shows the keys");
 }

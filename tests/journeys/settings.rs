@@ -74,17 +74,17 @@ fn the_command_line_reads_named_settings_too() {
 
 #[test]
 fn messages_and_hints_name_the_configured_keys() {
-    let keys = "[keys.main]\nmark = \"v\"\nundo = \"z\"\ncalibrate = \"Ctrl-g\"\nback = \"Backspace\"\n\
+    let keys = "[keys.main]\nmark = \"V\"\nundo = \"z\"\ncalibrate = \"Ctrl-g\"\nback = \"Backspace\"\n\
                 [keys.save]\nclose = \"Ctrl-x\"\n[keys.question]\naccept = \"Y\"\n\
                 [keys.table]\nnext-match = \"Ctrl-n\"\n";
     let mut driver = Driver::open_with(TINY_LLAMA, keys);
-    driver.expect("v marks this row");
-    driver.expect("v mark");
+    driver.expect("V marks this row");
+    driver.expect("V mark");
     driver.press("/");
     driver.type_text("proj");
     driver.press("Enter");
     driver.expect("Backspace clears the filter, Ctrl-N and N repeat the search");
-    driver.press("Backspace v s");
+    driver.press("Backspace V s");
     driver.expect("Ctrl-X write nothing");
     driver.press("Ctrl-x q");
     driver.expect("Y quit");

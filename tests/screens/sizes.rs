@@ -6,7 +6,20 @@ use std::collections::HashSet;
 const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (120, 36), (200, 60)];
 
 /// The keys that open each pane from the table.
-const PANES: [&str; 20] = [
+const PANES: [&str; 33] = [
+    "Tab Enter",
+    "Tab Tab Enter",
+    "Tab Tab Tab Enter",
+    "BackTab Enter",
+    "/",
+    "/ m l p",
+    "*",
+    "a s Enter",
+    "a s Enter Esc s Enter",
+    "a s Ctrl-u Enter",
+    "Space q",
+    "e",
+    "w",
     "x",
     "a x Right",
     "",
@@ -123,9 +136,9 @@ fn every_window_names_the_way_out() {
     for keys in
         ["b", "p", "x", "|", "T", "a s", "?", "L", "m", ":", "D", "o", "/", "Space q", "Tab Enter"]
     {
+        let mut driver = Driver::open(TINY_LLAMA);
+        driver.press(keys);
         for (width, height) in SIZES {
-            let mut driver = Driver::open(TINY_LLAMA);
-            driver.press(keys);
             driver.resize(width, height);
             let last = driver.rows().pop().unwrap_or_default();
             let shown = last.contains("Esc") || last.contains("n no") || driver.shows("Esc ");

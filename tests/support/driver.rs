@@ -126,6 +126,8 @@ pub(crate) struct Driver {
     runner: Runner<MemoryScreen, InlineExecutor>,
     /// The directory for relative paths that are typed on the screen.
     pub directory: tempfile::TempDir,
+    /// Where the program keeps what it needs in the next run.
+    state: tempfile::TempDir,
     clock: Rc<Cell<Duration>>,
 }
 
@@ -167,11 +169,23 @@ impl Driver {
     }
 
     fn with(checkpoint: Checkpoint, hold: bool, settings: Settings) -> Driver {
+        Driver::made(checkpoint, hold, settings, "")
+    }
+
+    /// With the models that were opened in earlier runs, one a line.
+    pub(crate) fn with_recent(checkpoint: Checkpoint, recent: &str) -> Driver {
+        Driver::made(checkpoint, false, Settings::default(), recent)
+    }
+
+    fn made(checkpoint: Checkpoint, hold: bool, settings: Settings, recent: &str) -> Driver {
         let directory = tempfile::tempdir().expect("a directory");
+        let state = tempfile::tempdir().expect("a directory");
+        std::fs::write(state.path().join("recent-models"), recent).expect("written");
         let options = Options {
             threads: Some(1),
             settings,
             directory: directory.path().to_owned(),
+            recent: Some(state.path().join("recent-models")),
             ..Options::default()
         };
         let theme = Theme::new(Colours::True);
@@ -183,7 +197,7 @@ impl Driver {
             move || clock.get()
         });
         let runner = Runner::new(Arc::new(checkpoint), options, theme, screen, executor, now);
-        let mut driver = Driver { runner, directory, clock };
+        let mut driver = Driver { runner, directory, state, clock };
         driver.runner.start().expect("in memory");
         driver.process_findings();
         driver
@@ -278,6 +292,11 @@ impl Driver {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// The file of the models opened lately.
+    pub(crate) fn recent_models(&self) -> PathBuf {
+        self.state.path().join("recent-models")
     }
 
     /// Advances the clock by a second. `share` is the progress of the calibration.

@@ -179,14 +179,14 @@ fn the_values_tab_is_restored() {
 fn settings_change_keys_glyphs_and_columns() {
     let home = tempfile::tempdir().expect("a directory");
     let config = home.path().join("own.toml");
-    let text = "[screen]\nglyphs = \"ascii\"\nmouse = false\n[table]\nscheme = \"per-channel\"\ncolumns = [\"bytes\"]\n[keys.main]\nmark = \"v\"\n";
+    let text = "[screen]\nglyphs = \"ascii\"\nmouse = false\n[table]\nscheme = \"per-channel\"\ncolumns = [\"bytes\"]\n[keys.main]\nmark = \"V\"\n";
     std::fs::write(&config, text).expect("can be written");
     let config = config.to_str().expect("text");
     let log = home.path().join("log");
     let log_path = log.to_str().expect("text");
     let mut session = Session::start(&["--config", config, "--log", log_path], &[]);
     session.wait_for("weight error of int8 per channel");
-    session.press("v");
+    session.press("V");
     session.wait_for("1 tensor marked");
     let screen = session.screen();
     assert!(screen.is_ascii(), "{screen}");

@@ -1,9 +1,7 @@
 //! A filter: words and conditions. A tensor must match all of them.
 
-use crate::app::filter::term::{Term, TermTest};
+use crate::app::filter::term::{Subject, Term, TermTest, Vocabulary};
 use crate::app::filter::words::{MatchBuffers, Words};
-use crate::app::model::Model;
-use crate::tensor::TensorId;
 use rayon::prelude::*;
 
 /// Tensors per parallel task; smaller tasks cost more to start than they save.
@@ -13,6 +11,8 @@ pub(crate) const TENSORS_PER_TASK: usize = 4096;
 pub struct Filter {
     words: Words,
     terms: Vec<Term>,
+    /// The least score of names that match fuzzily: worse ones match by accident.
+    least_score: u32,
 }
 
 impl Filter {
@@ -25,32 +25,55 @@ impl Filter {
         self.words.is_empty() && self.terms.is_empty()
     }
 
+    /// A filter of tensors.
+    ///
     /// # Errors
     /// Fails if the text is not a valid filter.
     pub fn parse(text: &str) -> Result<Filter, String> {
+        Filter::parse_for(text, &Vocabulary::TENSORS)
+    }
+
+    /// # Errors
+    /// Fails if the text is not a valid filter of the things that `vocabulary` is for.
+    pub(crate) fn parse_for(text: &str, vocabulary: &Vocabulary) -> Result<Filter, String> {
         let mut words = Vec::new();
         let mut terms = Vec::new();
         for token in text.split_whitespace() {
-            match Term::parse(token) {
+            match Term::parse(token, vocabulary) {
                 Some(term) => terms.push(term?),
                 None => words.push(token),
             }
         }
-        Ok(Filter { words: Words::parse(words.join(" ")), terms })
+        Ok(Filter { words: Words::parse(words.join(" ")), terms, least_score: 0 })
     }
 
-    /// Makes each word match literally if any tensor's name contains it, and fuzzily otherwise.
-    /// `before` is the filter that was resolved last.
-    pub fn resolve(&mut self, before: &Filter, model: &Model) {
-        let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
-        self.words.resolve(&before.words, names.map(|tensor| tensor.name.as_str()));
+    /// Makes each word match literally if any name contains it, and fuzzily otherwise.
+    /// `before` is the filter of the same names that was resolved last.
+    pub fn resolve<'n>(
+        &mut self,
+        before: &Filter,
+        names: impl ParallelIterator<Item = &'n str> + Clone,
+    ) {
+        self.words.resolve(&before.words, names.clone());
+        self.least_score = match self.words.is_fuzzy() {
+            true => self.words.least_score(names),
+            false => 0,
+        };
+    }
+
+    /// Whether a word matches names that do not contain it.
+    pub fn is_fuzzy(&self) -> bool {
+        self.words.is_fuzzy()
     }
 
     /// Whether this filter shows only tensors that `before` shows; both must be resolved. Then
     /// only those tensors have to be tried.
     pub fn narrows(&self, before: &Filter) -> bool {
         let same = |(now, then): (&Term, &Term)| now.text == then.text;
-        self.words.narrow(&before.words)
+        // More letters may raise or lower the least score of a fuzzy match.
+        !self.words.is_fuzzy()
+            && !before.words.is_fuzzy()
+            && self.words.narrow(&before.words)
             && before.terms.len() <= self.terms.len()
             && self.terms.iter().zip(&before.terms).all(same)
     }
@@ -60,7 +83,7 @@ impl Filter {
         self.terms.iter().any(Term::needs_findings)
     }
 
-    /// Names the kind of filter in one word.
+    /// Says in a word how the text is understood.
     pub fn kind(&self) -> &'static str {
         match (&self.terms[..], self.words.is_empty()) {
             ([], true) => "",
@@ -72,33 +95,42 @@ impl Filter {
         }
     }
 
-    /// A matcher, to try many tensors.
-    pub fn matcher(&self) -> TensorMatcher<'_> {
-        TensorMatcher { filter: self, buffers: MatchBuffers::default() }
+    /// A matcher, to try many things.
+    pub fn matcher(&self) -> Matcher<'_> {
+        Matcher { filter: self, buffers: MatchBuffers::default() }
     }
 }
 
 /// A filter with the buffers that matching needs.
-pub struct TensorMatcher<'a> {
+pub struct Matcher<'a> {
     filter: &'a Filter,
     buffers: MatchBuffers,
 }
 
-impl TensorMatcher<'_> {
-    pub fn matches(&mut self, model: &Model, id: TensorId) -> bool {
-        self.filter.terms.iter().all(|term| term.holds(model, id))
-            && self.filter.words.fit(&model.checkpoint.tensor(id).name, &mut self.buffers)
+impl Matcher<'_> {
+    pub(crate) fn matches(&mut self, subject: &impl Subject) -> bool {
+        if !self.filter.terms.iter().all(|term| term.holds(subject)) {
+            return false;
+        }
+        match self.filter.least_score {
+            0 => self.filter.words.fit(subject.name(), &mut self.buffers),
+            least => {
+                let score = self.filter.words.score(subject.name(), &mut self.buffers);
+                score.is_some_and(|score| score >= least)
+            }
+        }
     }
 
-    /// How well the name matches, higher is better; `None` if the tensor does not match.
-    pub fn score(&mut self, model: &Model, id: TensorId) -> Option<u32> {
-        if !self.filter.terms.iter().all(|term| term.holds(model, id)) {
+    /// How well the name matches, higher is better; `None` if the thing does not match.
+    pub(crate) fn score(&mut self, subject: &impl Subject) -> Option<u32> {
+        if !self.filter.terms.iter().all(|term| term.holds(subject)) {
             return None;
         }
-        match self.filter.words.is_empty() {
+        let score = match self.filter.words.is_empty() {
             true => Some(0),
-            false => self.filter.words.score(&model.checkpoint.tensor(id).name, &mut self.buffers),
-        }
+            false => self.filter.words.score(subject.name(), &mut self.buffers),
+        };
+        score.filter(|&score| score >= self.filter.least_score)
     }
 
     /// The indices of the name's characters that matched, in order.
@@ -122,7 +154,10 @@ impl TensorMatcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::filter::TensorSubject;
+    use crate::app::model::Model;
     use crate::checkpoint::Checkpoint;
+    use crate::tensor::TensorId;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -133,18 +168,23 @@ mod tests {
 
     fn resolved(text: &str, model: &Model) -> Filter {
         let mut filter = Filter::parse(text).expect(text);
-        filter.resolve(&Filter::everything(), model);
+        resolve(&mut filter, model);
         filter
+    }
+
+    fn resolve(filter: &mut Filter, model: &Model) {
+        let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
+        filter.resolve(&Filter::everything(), names);
     }
 
     fn shown(text: &str, model: &Model) -> Vec<TensorId> {
         let filter = resolved(text, model);
         let mut matcher = filter.matcher();
-        model.checkpoint.ids().filter(|&id| matcher.matches(model, id)).collect()
+        model.checkpoint.ids().filter(|&id| matcher.matches(&TensorSubject { model, id })).collect()
     }
 
     #[test]
-    fn filters_select_the_expected_number_of_tensors() {
+    fn every_kind_of_condition_counts() {
         let mut model = model();
         let marked = model.checkpoint.find("lm_head.weight").expect("there");
         model.mark([marked]);
@@ -181,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_fuzzy_only_if_no_name_contains_it() {
+    fn a_word_is_only_fuzzy_when_no_name_holds_it() {
         let model = model();
         assert_eq!(resolved("mlp", &model).kind(), "words");
         assert_eq!(resolved("l1qproj", &model).kind(), "fuzzy");
@@ -190,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_filter_gives_a_reason() {
+    fn a_filter_half_typed_is_said_to_be_so() {
         for (text, part) in [
             ("re:(", "regular expression"),
             ("*[", "glob"),
@@ -198,11 +238,13 @@ mod tests {
             ("size>7B5", "needs bytes"),
             ("params>1GB", "such as 1M or 7B"),
             ("sqrn<20", "did you mean sqnr?"),
-            ("weight>3", "Known: size, params, sqnr, output, absmax"),
+            ("weight>3", "Measurement: size, params, sqnr, output, absmax"),
             ("dtpye:f32", "did you mean dtype:?"),
             ("sqnr<x", "needs dB"),
             ("is:", "marked"),
             ("is:zzz", "unknown property"),
+            ("is:makred", "did you mean marked?"),
+            ("is:added", "unknown property"),
         ] {
             let why = Filter::parse(text).expect_err(text);
             assert!(why.contains(part), "{text}: {why}");
@@ -211,7 +253,7 @@ mod tests {
 
     /// Trying only the tensors shown before gives the same result as trying all.
     #[test]
-    fn a_narrower_filter_shows_a_subset() {
+    fn what_narrows_only_takes_away() {
         let model = model();
         let texts = [
             "",
@@ -249,8 +291,8 @@ mod tests {
             for now in texts {
                 let (Ok(a), Ok(b)) = (Filter::parse(before), Filter::parse(now)) else { continue };
                 let (mut a, mut b) = (a, b);
-                a.resolve(&Filter::everything(), &model);
-                b.resolve(&Filter::everything(), &model);
+                resolve(&mut a, &model);
+                resolve(&mut b, &model);
                 if b.narrows(&a) {
                     narrower += usize::from(before != now);
                     let held = shown(before, &model);
@@ -265,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn matched_characters_are_reported() {
+    fn found_characters_are_told() {
         let found = |text: &str| Filter::parse(text).expect(text).matcher().found("a.mlp.b");
         assert_eq!(found("mlp"), [2, 3, 4]);
         assert_eq!(found("re:l.*b"), [3, 4, 5, 6]);

@@ -1,9 +1,13 @@
 //! Filters that the user types: words in the name, and conditions such as `re:regex`,
 //! `dtype:bf16`, `size>10M`, `sqnr<30` or `is:marked`. All of them must hold.
 
+mod completion;
 mod expression;
+mod tensor;
 mod term;
 mod words;
 
-pub(crate) use expression::{Filter, TENSORS_PER_TASK, TensorMatcher};
-pub(crate) use term::Property;
+pub(crate) use completion::complete;
+pub(crate) use expression::{Filter, Matcher, TENSORS_PER_TASK};
+pub(crate) use tensor::{TensorSubject, begins};
+pub(crate) use term::{Metric, Property, Subject, Vocabulary};

@@ -1,13 +1,6 @@
 //! One condition of a filter: `re:…`, `*glob*`, `dtype:bf16`, `size>10M`, `is:marked`, or a
 //! negation of these with `!`.
 
-use crate::activations::ActivationMode;
-use crate::app::model::Model;
-use crate::app::tensor_metrics::{Measurement, Sqnr};
-use crate::plan::Obstacle;
-use crate::plan::rules::Reason;
-use crate::quantization::{Diagnostic, Rating};
-use crate::tensor::TensorId;
 use crate::text::size::SizeLimit;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
@@ -49,27 +42,94 @@ pub(crate) enum Comparison {
     Equal,
 }
 
+/// Something that a filter shows or hides.
+pub(crate) trait Subject {
+    fn name(&self) -> &str;
+
+    fn metric(&self, metric: Metric) -> Option<f64>;
+
+    fn is(&self, property: Property) -> bool;
+
+    /// Whether the dtype or the packed format begins with a text in lower case.
+    fn dtype_begins(&self, wanted: &str) -> bool;
+}
+
+/// What can be asked of the things that are filtered.
+#[derive(Debug)]
+pub(crate) struct Vocabulary {
+    /// The things, as a sentence names them.
+    things: &'static str,
+    metrics: &'static [Metric],
+    properties: &'static [Property],
+    dtypes: bool,
+}
+
+impl Vocabulary {
+    pub(crate) const TENSORS: Vocabulary = Vocabulary {
+        things: "tensors",
+        metrics: &[Metric::Size, Metric::Parameters, Metric::Sqnr, Metric::Output, Metric::Absmax],
+        properties: Property::OF_TENSORS,
+        dtypes: true,
+    };
+
+    /// Rows of a comparison.
+    pub(crate) const DIFFERENCES: Vocabulary = Vocabulary {
+        things: "differences",
+        metrics: &[Metric::Size, Metric::Parameters, Metric::Sqnr],
+        properties: Property::OF_DIFFERENCES,
+        dtypes: true,
+    };
+
+    /// Models to open.
+    pub(crate) const MODELS: Vocabulary =
+        Vocabulary { things: "models", metrics: &[Metric::Size], properties: &[], dtypes: false };
+
+    /// The beginnings of all conditions, with the sign that follows.
+    pub(super) fn conditions(&self) -> Vec<String> {
+        let named = CONDITIONS.into_iter().filter(|name| match *name {
+            "dtype" => self.dtypes,
+            "is" => !self.properties.is_empty(),
+            _ => true,
+        });
+        let metrics = self
+            .metrics
+            .iter()
+            .flat_map(|metric| ["<", ">"].map(|sign| format!("{}{sign}", metric.name())));
+        named.map(|name| format!("{name}:")).chain(metrics).collect()
+    }
+
+    pub(super) fn properties(&self) -> impl Iterator<Item = &'static str> {
+        self.properties.iter().map(|property| property.word())
+    }
+
+    /// The names of the metrics, as a list.
+    fn metric_list(&self) -> String {
+        let names: Vec<&str> = self.metrics.iter().map(|metric| metric.name()).collect();
+        names.join(", ")
+    }
+}
+
 macro_rules! properties {
-    ($($variant:ident $word:literal $meaning:literal,)*) => {
-        /// A property of a tensor.
+    ($($group:ident { $($variant:ident $word:literal $meaning:literal,)* })*) => {
+        /// A property of a tensor or of a difference.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Property {
-            $($variant,)*
+            $($($variant,)*)*
         }
 
         impl Property {
-            pub(crate) const ALL: &'static [Property] = &[$(Property::$variant,)*];
+            $(pub(crate) const $group: &'static [Property] = &[$(Property::$variant,)*];)*
 
             pub(crate) fn word(self) -> &'static str {
                 match self {
-                    $(Property::$variant => $word,)*
+                    $($(Property::$variant => $word,)*)*
                 }
             }
 
             /// A short description of the property.
             pub(crate) fn meaning(self) -> &'static str {
                 match self {
-                    $(Property::$variant => $meaning,)*
+                    $($(Property::$variant => $meaning,)*)*
                 }
             }
         }
@@ -77,38 +137,54 @@ macro_rules! properties {
 }
 
 properties! {
-    Marked "marked" "to be quantized",
-    Quantizable "quantizable" "a weight that presets and 'mark all' include",
-    Quantized "quantized" "stored quantized",
-    Float "float" "holds floats",
-    Flagged "flagged" "has any of the diagnostics below",
-    Nan "nan" "holds NaN",
-    Inf "inf" "holds infinities",
-    Zero "zero" "all elements are zero",
-    Constant "constant" "all elements are equal",
-    Underflow "underflow" "its scale is too small for F32",
-    BeyondF16 "beyond-f16" "has values outside the range of F16",
-    Outlier "outlier" "one channel is an outlier",
-    Dead "dead" "has output channels that are all zero",
-    Duplicate "duplicate" "holds the same bytes as another",
-    NoScale "noscale" "has no scale, so it cannot be quantized",
-    Unreadable "unreadable" "could not be read",
-    Waiting "waiting" "not measured yet",
-    Poor "poor" "under 20 dB",
-    Fair "fair" "20 to 30 dB",
-    Good "good" "30 to 40 dB",
-    Excellent "excellent" "40 dB and more",
-    Norm "norm" "a normalization parameter",
-    Embedding "embedding" "an embedding",
+    OF_TENSORS {
+        Marked "marked" "to be quantized",
+        Quantizable "quantizable" "a weight that presets and 'mark all' include",
+        Quantized "quantized" "stored quantized",
+        Float "float" "holds floats",
+        Flagged "flagged" "has any of the diagnostics below",
+        Nan "nan" "holds NaN",
+        Inf "inf" "holds infinities",
+        Zero "zero" "all elements are zero",
+        Constant "constant" "all elements are equal",
+        Underflow "underflow" "its scale is too small for F32",
+        BeyondF16 "beyond-f16" "has values outside the range of F16",
+        Outlier "outlier" "one channel is an outlier",
+        Dead "dead" "has output channels that are all zero",
+        Duplicate "duplicate" "holds the same bytes as another",
+        NoScale "noscale" "has no scale, so it cannot be quantized",
+        Unreadable "unreadable" "could not be read",
+        Waiting "waiting" "not measured yet",
+        Poor "poor" "under 20 dB",
+        Fair "fair" "20 to 30 dB",
+        Good "good" "30 to 40 dB",
+        Excellent "excellent" "40 dB and more",
+        Norm "norm" "a normalization parameter",
+        Embedding "embedding" "an embedding",
+    }
+    OF_DIFFERENCES {
+        Changed "changed" "has other values in the other checkpoint",
+        Identical "identical" "has the same bytes in both",
+        Added "added" "only in the other checkpoint",
+        Removed "removed" "only in this checkpoint",
+        Reshaped "reshaped" "has another shape in the other checkpoint",
+    }
 }
 
-const METRICS: [(&str, Metric); 5] = [
-    ("size", Metric::Size),
-    ("params", Metric::Parameters),
-    ("sqnr", Metric::Sqnr),
-    ("output", Metric::Output),
-    ("absmax", Metric::Absmax),
-];
+impl Metric {
+    const ALL: [Metric; 5] =
+        [Metric::Size, Metric::Parameters, Metric::Sqnr, Metric::Output, Metric::Absmax];
+
+    fn name(self) -> &'static str {
+        match self {
+            Metric::Size => "size",
+            Metric::Parameters => "params",
+            Metric::Sqnr => "sqnr",
+            Metric::Output => "output",
+            Metric::Absmax => "absmax",
+        }
+    }
+}
 
 /// Longer operators come before their prefixes.
 const COMPARISONS: [(&str, Comparison); 7] = [
@@ -126,12 +202,12 @@ impl Term {
     ///
     /// # Errors
     /// Returns why the text is not a valid condition yet.
-    pub(crate) fn parse(text: &str) -> Option<Result<Term, String>> {
+    pub(crate) fn parse(text: &str, vocabulary: &Vocabulary) -> Option<Result<Term, String>> {
         let (not, bare) = match text.strip_prefix('!') {
             Some(bare) => (true, bare),
             None => (false, text),
         };
-        let test = test(bare)?;
+        let test = test(bare, vocabulary)?;
         Some(test.map(|test| Term { text: text.to_owned(), not, test }))
     }
 
@@ -153,12 +229,12 @@ impl Term {
         }
     }
 
-    pub(crate) fn holds(&self, model: &Model, id: TensorId) -> bool {
-        self.test.holds(model, id) != self.not
+    pub(crate) fn holds(&self, subject: &impl Subject) -> bool {
+        self.test.holds(subject) != self.not
     }
 }
 
-fn test(text: &str) -> Option<Result<TermTest, String>> {
+fn test(text: &str, vocabulary: &Vocabulary) -> Option<Result<TermTest, String>> {
     let sensitive = text.chars().any(char::is_uppercase);
     let glob = |pattern: &str| {
         GlobBuilder::new(pattern)
@@ -176,38 +252,50 @@ fn test(text: &str) -> Option<Result<TermTest, String>> {
         return Some(glob(pattern));
     }
     if let Some(dtype) = text.strip_prefix("dtype:") {
-        return Some(Ok(TermTest::DType(dtype.to_lowercase())));
+        let dtype = TermTest::DType(dtype.to_lowercase());
+        let unknown = || format!("dtype: is not known of {}", vocabulary.things);
+        return Some(vocabulary.dtypes.then_some(dtype).ok_or_else(unknown));
     }
     if let Some(word) = text.strip_prefix("is:") {
-        return Some(property(word).map(TermTest::Is));
+        return Some(property(word, vocabulary).map(TermTest::Is));
     }
-    if let Some(compare) = comparison(text) {
+    if let Some(compare) = comparison(text, vocabulary) {
         return Some(compare);
     }
-    if let Some(why) = unknown(text) {
+    if let Some(why) = unknown(text, vocabulary) {
         return Some(Err(why));
     }
     text.contains('*').then(|| glob(text))
 }
 
-fn property(word: &str) -> Result<Property, String> {
-    let all = Property::ALL.iter();
-    if let Some(state) = all.clone().find(|state| state.word() == word) {
-        return Ok(*state);
+fn property(word: &str, vocabulary: &Vocabulary) -> Result<Property, String> {
+    let all = vocabulary.properties.iter();
+    if let Some(property) = all.clone().find(|property| property.word() == word) {
+        return Ok(*property);
     }
-    let fit: Vec<&str> =
-        all.map(|state| state.word()).filter(|name| name.starts_with(word)).collect();
-    Err(match fit.is_empty() {
-        true => format!("is: unknown property '{word}'"),
-        false => format!("is: {}", fit.join(", ")),
+    let words: Vec<&str> = all.map(|property| property.word()).collect();
+    if words.is_empty() {
+        return Err(format!("is: is not known of {}", vocabulary.things));
+    }
+    let fit: Vec<&str> = words.iter().copied().filter(|name| name.starts_with(word)).collect();
+    let nearest = words.iter().find(|name| is_near(word, name));
+    Err(match (fit.is_empty(), nearest) {
+        (false, _) => format!("is: {}", fit.join(", ")),
+        (true, Some(name)) => format!("is: unknown property '{word}', did you mean {name}?"),
+        (true, None) => format!("is: unknown property '{word}' of {}", vocabulary.things),
     })
 }
 
 /// `size>10M`: a metric, an operator and a number.
-fn comparison(text: &str) -> Option<Result<TermTest, String>> {
-    let (name, metric) = METRICS.into_iter().find(|(name, _)| text.starts_with(name))?;
+fn comparison(text: &str, vocabulary: &Vocabulary) -> Option<Result<TermTest, String>> {
+    let metric = Metric::ALL.into_iter().find(|metric| text.starts_with(metric.name()))?;
+    let name = metric.name();
     let rest = text.strip_prefix(name)?;
     let (sign, comparison) = COMPARISONS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
+    if !vocabulary.metrics.contains(&metric) {
+        let (things, known) = (vocabulary.things, vocabulary.metric_list());
+        return Some(Err(format!("{name} is not known of {things}. Measurement: {known}")));
+    }
     let number = rest.strip_prefix(sign)?;
     let found = match metric {
         Metric::Size => size_of(number),
@@ -256,14 +344,15 @@ fn number_of(text: &str) -> Option<f64> {
 }
 
 /// Why a text that looks like a condition is none, with the nearest one; `None` for a word.
-fn unknown(text: &str) -> Option<String> {
+fn unknown(text: &str, vocabulary: &Vocabulary) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_alphabetic()).filter(|&end| end > 0)?;
     let (name, rest) = text.split_at(end);
     if COMPARISONS.iter().any(|(sign, _)| rest.starts_with(sign)) {
-        let known = METRICS.map(|(known, _)| known);
-        let nearest = known.into_iter().find(|known| is_near(name, known));
-        let meant = nearest.map_or(String::new(), |known| format!(", did you mean {known}?"));
-        return Some(format!("unknown figure '{name}'{meant} Known: {}", known.join(", ")));
+        let mut known = vocabulary.metrics.iter().map(|metric| metric.name());
+        let nearest = known.find(|known| is_near(name, known));
+        let meant = nearest.map_or(".".to_owned(), |known| format!(", did you mean {known}?"));
+        let known = vocabulary.metric_list();
+        return Some(format!("unknown figure '{name}'{meant} Measurement: {known}"));
     }
     let near = CONDITIONS.into_iter().find(|known| is_near(name, known));
     let near = near.filter(|_| rest.starts_with(':'))?;
@@ -287,38 +376,13 @@ fn is_near(word: &str, other: &str) -> bool {
 }
 
 impl TermTest {
-    fn holds(&self, model: &Model, id: TensorId) -> bool {
-        let tensor = model.checkpoint.tensor(id);
+    fn holds(&self, subject: &impl Subject) -> bool {
         match self {
-            TermTest::Regex(regex) => regex.is_match(&tensor.name),
-            TermTest::Glob(glob) => glob.is_match(tensor.name.as_str()),
-            TermTest::DType(wanted) => {
-                let begins = |name: &str| match name.is_ascii() {
-                    true => {
-                        let start = name.as_bytes().get(..wanted.len());
-                        start.is_some_and(|start| start.eq_ignore_ascii_case(wanted.as_bytes()))
-                    }
-                    false => name.to_lowercase().starts_with(wanted),
-                };
-                begins(tensor.dtype.name())
-                    || model
-                        .checkpoint
-                        .packed_format(id)
-                        .is_some_and(|layout| begins(&layout.name()))
-            }
+            TermTest::Regex(regex) => regex.is_match(subject.name()),
+            TermTest::Glob(glob) => glob.is_match(subject.name()),
+            TermTest::DType(wanted) => subject.dtype_begins(wanted),
             TermTest::Compare(metric, comparison, number) => {
-                let value = match metric {
-                    Metric::Size => Some(tensor.bytes as f64),
-                    Metric::Parameters => Some(tensor.parameters() as f64),
-                    Metric::Sqnr => model.sqnr(id).decibels(),
-                    Metric::Output => {
-                        model.output(id).and_then(|error| error.db(ActivationMode::Weights))
-                    }
-                    Metric::Absmax => {
-                        model.measurement(id).metrics().map(|metrics| metrics.statistics.absmax)
-                    }
-                };
-                value.is_some_and(|value| match comparison {
+                subject.metric(*metric).is_some_and(|value| match comparison {
                     Comparison::Less => value < *number,
                     Comparison::AtMost => value <= *number,
                     Comparison::More => value > *number,
@@ -326,48 +390,7 @@ impl TermTest {
                     Comparison::Equal => value == *number,
                 })
             }
-            TermTest::Is(property) => property.holds(model, id),
-        }
-    }
-}
-
-impl Property {
-    fn holds(self, model: &Model, id: TensorId) -> bool {
-        let flagged = |fits: fn(&Diagnostic) -> bool| {
-            model.measurement(id).metrics().is_some_and(|metrics| metrics.flags.iter().any(fits))
-        };
-        let rating = |rating| model.rating(id) == Some(rating);
-        match self {
-            Property::Marked => model.is_marked(id),
-            Property::Quantizable => model.quantizable(id),
-            Property::Quantized => model.checkpoint.packed_format(id).is_some(),
-            Property::Float => model.checkpoint.float_type(id).is_some(),
-            Property::Flagged => flagged(|_| true),
-            Property::Nan => flagged(|flag| matches!(flag, Diagnostic::Nan { .. })),
-            Property::Inf => flagged(|flag| matches!(flag, Diagnostic::Inf { .. })),
-            Property::Zero => flagged(|flag| matches!(flag, Diagnostic::Zero)),
-            Property::Constant => flagged(|flag| matches!(flag, Diagnostic::Constant(_))),
-            Property::Underflow => flagged(|flag| matches!(flag, Diagnostic::Underflow)),
-            Property::BeyondF16 => flagged(|flag| matches!(flag, Diagnostic::BeyondF16 { .. })),
-            Property::Outlier => flagged(|flag| matches!(flag, Diagnostic::OutlierChannel { .. })),
-            Property::Duplicate => flagged(|flag| matches!(flag, Diagnostic::Duplicate(_))),
-            Property::Dead => flagged(|flag| matches!(flag, Diagnostic::DeadChannels(_))),
-            Property::NoScale => model.sqnr(id) == Sqnr::Impossible,
-            Property::Unreadable => matches!(model.measurement(id), Measurement::Unreadable(_)),
-            Property::Waiting => model.sqnr(id) == Sqnr::Waiting,
-            Property::Poor => rating(Rating::Poor),
-            Property::Fair => rating(Rating::Fair),
-            Property::Good => rating(Rating::Good),
-            Property::Excellent => rating(Rating::Excellent),
-            Property::Norm => matches!(model.obstacle(id), Some(Obstacle::Norm)),
-            Property::Embedding => matches!(
-                model.reason(id),
-                Some(
-                    Reason::Obstacle(Obstacle::Embedding)
-                        | Reason::LookupTable
-                        | Reason::VocabularyTable(_)
-                )
-            ),
+            TermTest::Is(property) => subject.is(*property),
         }
     }
 }

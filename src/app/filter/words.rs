@@ -58,7 +58,19 @@ impl Words {
         }
     }
 
-    /// The match kind of each word, as far as it follows from `before`, if the text of `before` is a
+    /// The least score that is not an accident: near that of the best name, and with the letters
+    /// of each word mostly at the beginnings of parts, or together.
+    pub(super) fn least_score<'n>(&self, names: impl ParallelIterator<Item = &'n str>) -> u32 {
+        /// A letter that matches counts 16; gaps before it cost, a place after a dot adds.
+        const LEAST_PER_LETTER: u32 = 14;
+        let score = |buffers: &mut MatchBuffers, name| self.score(name, buffers).unwrap_or(0);
+        let best = names.map_init(MatchBuffers::default, score).max().unwrap_or(0);
+        let letters = self.pattern.atoms.iter().filter(|atom| !atom.negative);
+        let letters: usize = letters.map(|atom| atom.needle_text().len()).sum();
+        (best - best / 4).max(LEAST_PER_LETTER * letters as u32).max(1)
+    }
+
+    /// How each word, as far as it follows from `before`, if the text of `before` is a
     /// prefix of this text.
     fn known_from(&self, before: &Words) -> Vec<Option<AtomKind>> {
         let more = self.text.strip_prefix(before.text.as_str());

@@ -4,7 +4,7 @@
 //! filter or a fold changes, never while drawing: a frame reads only the visible rows.
 
 use crate::activations::ActivationMode;
-use crate::app::filter::{Filter, TENSORS_PER_TASK, TensorMatcher};
+use crate::app::filter::{Filter, Matcher, TENSORS_PER_TASK, TensorSubject};
 use crate::app::model::Model;
 use crate::app::scroll::{Motion, ScrollList};
 use crate::app::table::folds::initial_folds;
@@ -17,6 +17,7 @@ use crate::tensor::{TensorId, TensorInfo};
 use crate::text::{figures, names};
 use rayon::prelude::*;
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub struct Table {
     list: ScrollList,
     /// Whether the user has moved the cursor. Until then it stays on the first row.
     moved: bool,
+    /// The row where a range was begun; it reaches to the cursor.
+    anchor: Option<TreeItem>,
     /// Every tensor in the order of `sort`, and the rank of each tensor.
     order: Vec<TensorId>,
     rank: Vec<u32>,
@@ -92,6 +95,7 @@ impl Table {
             rows: Vec::new(),
             list: ScrollList::default(),
             moved: false,
+            anchor: None,
             order: model.checkpoint.ids().collect(),
             rank: (0..count as u32).collect(),
             keys: vec![(0, 0.0); count],
@@ -180,6 +184,33 @@ impl Table {
         }
     }
 
+    /// Begins a range at the cursor.
+    pub fn begin_range(&mut self) {
+        self.anchor = self.current().map(|row| row.item);
+    }
+
+    /// Ends the range. False if there was none.
+    pub fn end_range(&mut self) -> bool {
+        self.anchor.take().is_some()
+    }
+
+    /// The rows of the range, if one was begun.
+    pub fn range(&self) -> Option<Range<usize>> {
+        let start = self.place_of(self.anchor?).unwrap_or(self.cursor());
+        let cursor = self.cursor();
+        Some(start.min(cursor)..(start.max(cursor) + 1).min(self.rows.len()))
+    }
+
+    /// The tensors of the range, or those of the row under the cursor.
+    pub fn chosen_tensors(&self) -> Vec<TensorId> {
+        let rows = self.range().unwrap_or(self.cursor()..self.cursor() + 1);
+        let rows = self.rows.get(rows).unwrap_or_default();
+        // A module and its tensors may both be in the range.
+        let tensors: BTreeSet<TensorId> =
+            rows.iter().flat_map(|row| self.tensors_of(row.item)).collect();
+        tensors.into_iter().collect()
+    }
+
     /// Keeps the cursor on its tensor from now on.
     pub fn keep_cursor(&mut self) {
         self.moved = true;
@@ -195,14 +226,16 @@ impl Table {
         self.reorder(model);
     }
 
+    /// Changes the order and puts the cursor on the first row.
     pub fn set_sort(&mut self, sort: Sort, model: &Model) {
         self.sort = sort;
-        self.moved = true;
+        self.moved = false;
         self.reorder(model);
     }
 
     pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
-        filter.resolve(&self.filter, model);
+        let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
+        filter.resolve(&self.filter, names.map(|tensor| tensor.name.as_str()));
         let narrower = filter.narrows(&self.filter);
         self.filter = filter;
         self.apply_filter(narrower, model);
@@ -212,12 +245,13 @@ impl Table {
     /// Tries the filter on every tensor, or only on those that are shown.
     fn apply_filter(&mut self, shown_only: bool, model: &Model) {
         let filter = &self.filter;
-        let filter_chunk = |matcher: &mut TensorMatcher, (piece, shown): (usize, &mut [bool])| {
+        let filter_chunk = |matcher: &mut Matcher, (piece, shown): (usize, &mut [bool])| {
             let (mut tried, mut count) = (0, 0);
             for (number, shown) in (piece * TENSORS_PER_TASK..).zip(shown) {
                 if *shown || !shown_only {
                     tried += 1;
-                    *shown = matcher.matches(model, TensorId(number as u32));
+                    let id = TensorId(number as u32);
+                    *shown = matcher.matches(&TensorSubject { model, id });
                     count += usize::from(*shown);
                 }
             }
@@ -331,6 +365,8 @@ impl Table {
             Column::Sqnr => match model.sqnr(id) {
                 Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
                 Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
+                // Vectors, norms and embeddings do not hide the weights.
+                Sqnr::Decibels(db) if !model.quantizable(id) => (2, directed(db).1),
                 Sqnr::Decibels(db) => directed(db),
                 Sqnr::Waiting => (4, 0.0),
                 Sqnr::Stored => (5, 0.0),
@@ -350,9 +386,14 @@ impl Table {
             self.append_children(&mut rows, &mut Vec::new(), NodeId::ROOT, 0, 0);
             self.rows = rows;
         } else {
-            let row = |&id: &TensorId| Row { item: TreeItem::Tensor(id), depth: 0, label: 0 };
-            let shown = self.order.iter().filter(|id| self.shown[id.index()]);
-            self.rows.extend(shown.map(row));
+            let row = |id: TensorId| Row { item: TreeItem::Tensor(id), depth: 0, label: 0 };
+            let shown = self.order.iter().copied().filter(|id| self.shown[id.index()]);
+            match self.filter.is_fuzzy() {
+                true => {
+                    self.rows.extend(best_first(&self.filter, shown, model).into_iter().map(row))
+                }
+                false => self.rows.extend(shown.map(row)),
+            }
         }
         self.list.set_len(self.rows.len() as u64);
         if !self.moved {
@@ -576,6 +617,19 @@ impl Table {
         self.folded[node.index()] = folded;
         self.rebuild(model);
     }
+}
+
+/// Tensors by how well their names match; equal ones stay in their order.
+fn best_first(
+    filter: &Filter,
+    tensors: impl Iterator<Item = TensorId>,
+    model: &Model,
+) -> Vec<TensorId> {
+    let mut matcher = filter.matcher();
+    let score = |id| (matcher.score(&TensorSubject { model, id }).unwrap_or(0), id);
+    let mut scored: Vec<(u32, TensorId)> = tensors.map(score).collect();
+    scored.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
+    scored.into_iter().map(|(_, id)| id).collect()
 }
 
 fn compare(a: &SortKey, b: &SortKey) -> Ordering {

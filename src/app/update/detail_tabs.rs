@@ -99,8 +99,7 @@ impl App {
 
     /// Changes the calibration of this row's marks to the next one.
     pub(super) fn next_calibration(&mut self) {
-        let Some(row) = self.table.current() else { return };
-        let mut tensors = self.table.tensors_of(row.item);
+        let mut tensors = self.table.chosen_tensors();
         tensors.retain(|&id| self.model.is_marked(id));
         let Some(&first) = tensors.first() else {
             let [mark, then] = [Action::Mark, Action::NextCalibration].map(|a| self.key_of(a));

@@ -12,6 +12,10 @@ impl App {
     pub(super) fn accept(&mut self, effects: &mut Effects) {
         match self.overlay.take() {
             Some(Overlay::Filter(prompt)) => self.keep_filter(prompt),
+            Some(Overlay::MarkBy(prompt)) => {
+                self.overlay = Some(Overlay::MarkBy(prompt));
+                self.take_pattern(true);
+            }
             Some(Overlay::GoTo(go_to)) => self.go_to(&go_to),
             Some(Overlay::Presets(presets)) => {
                 self.overlay = Some(Overlay::Presets(presets));
@@ -29,6 +33,12 @@ impl App {
             Some(Overlay::Help(help)) => self.run_chosen(&help, effects),
             Some(Overlay::Budget(budget)) if budget.typing.is_some() => self.accept_size(*budget),
             Some(Overlay::Budget(budget)) => self.accept_budget(*budget),
+            Some(Overlay::Diff(mut view)) if view.typing.is_some() => {
+                if let Some(typed) = view.typing.take() {
+                    self.filter_history.record(typed.text());
+                }
+                self.overlay = Some(Overlay::Diff(view));
+            }
             Some(Overlay::Diff(view)) => self.leave_diff(*view),
             other => self.overlay = other,
         }
@@ -92,7 +102,10 @@ impl App {
                 Some(_) => self.overlay = Some(Overlay::Budget(budget)),
                 None => self.cancel_budget(*budget),
             },
-            Some(Overlay::Diff(view)) => self.close_diff(&view, effects),
+            Some(Overlay::Diff(mut view)) => match view.show_all() {
+                true => self.overlay = Some(Overlay::Diff(view)),
+                false => self.close_diff(&view, effects),
+            },
             _ => {}
         }
         if self.overlay.is_none() {

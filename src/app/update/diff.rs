@@ -23,7 +23,7 @@ impl App {
         self.compared_with = prompt.text().to_owned();
         effects.push(Effect::Diff(PathBuf::from(prompt.text())));
         let state = DiffState::Comparing(Meter::default());
-        self.overlay = Some(Overlay::Diff(Box::new(DiffView { prompt, state })));
+        self.overlay = Some(Overlay::Diff(Box::new(DiffView::new(prompt, state))));
     }
 
     pub(super) fn compared(&mut self, outcome: Result<Vec<Compared>, String>) {

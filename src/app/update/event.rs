@@ -69,7 +69,8 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 saving.phase = phase;
             }
         }
-        Event::Save(SaveEvent::Finished(outcome)) => app.save_finished(*outcome),
+        Event::Save(SaveEvent::Finished(outcome)) => app.save_finished(*outcome, &mut effects),
+        Event::SavedChecked(out, checked) => app.saved_checked(&out, checked),
         Event::SaveFailed(why) => {
             app.remove_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
             app.show_error("The save failed", why, "Nothing was written.");

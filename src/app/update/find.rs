@@ -1,7 +1,8 @@
 //! Sorts, filters, searches, and moves to a tensor by name.
 
 use crate::app::action::Action;
-use crate::app::filter::Filter;
+use crate::app::filter::{Filter, TensorSubject, Vocabulary, complete};
+use crate::app::filter_input::FilterInput;
 use crate::app::overlay::{Columns, FilterPrompt, GoTo, Overlay};
 use crate::app::settings::DEFAULT_COLUMNS;
 use crate::app::state::App;
@@ -69,8 +70,39 @@ impl App {
 
     pub(super) fn open_filter(&mut self) {
         let before = self.filter_text.clone();
-        let input = tui_input::Input::new(before.clone());
-        self.overlay = Some(Overlay::Filter(FilterPrompt { input, before, problem: None }));
+        let filter = FilterInput::new(&before);
+        self.overlay = Some(Overlay::Filter(FilterPrompt { filter, before }));
+    }
+
+    /// Replaces the filter that is typed by an older or a newer one.
+    pub(super) fn recall_filter(&mut self, older: bool) {
+        let Some(filter) = self.overlay.as_mut().and_then(Overlay::filter_input) else { return };
+        match filter.recall(&self.filter_history, older) {
+            true => self.edited(),
+            false => self.say(if older { "no older filter" } else { "no newer filter" }),
+        }
+    }
+
+    /// Completes the last term of the filter that is typed.
+    pub(super) fn complete_filter(&mut self) {
+        let vocabulary = match &self.overlay {
+            Some(Overlay::Diff(_)) => Vocabulary::DIFFERENCES,
+            _ => Vocabulary::TENSORS,
+        };
+        let Some(filter) = self.overlay.as_mut().and_then(Overlay::filter_input) else { return };
+        let tensors = self.model.checkpoint.tensors();
+        let names = tensors.iter().map(|tensor| tensor.name.as_str());
+        let packed = |id| self.model.checkpoint.packed_format(id);
+        let dtypes = tensors.iter().map(|tensor| tensor.dtype.name().to_owned());
+        let packed =
+            self.model.checkpoint.ids().filter_map(packed).map(|layout| layout.name().to_string());
+        let completed = complete(filter.text(), &vocabulary, names, dtypes.chain(packed));
+        if completed.text != filter.text() {
+            filter.input = completed.text.into();
+            filter.edited();
+            self.edited();
+        }
+        self.say_candidates(&completed.candidates, "nothing begins like this");
     }
 
     /// Adds or removes the condition that shows only tensors that are quantized by default.
@@ -91,12 +123,13 @@ impl App {
     }
 
     pub(super) fn keep_filter(&mut self, prompt: FilterPrompt) {
-        if let Some(why) = &prompt.problem {
+        if let Some(why) = &prompt.filter.problem {
             let why = why.clone();
             self.overlay = Some(Overlay::Filter(prompt));
             return self.warn(why);
         }
         self.search = self.table.filter.clone();
+        self.filter_history.record(&self.filter_text);
         if !self.filter_text.is_empty() {
             let shown = counted(self.table.shown_count(), "tensor");
             let [all, next, previous] =
@@ -112,7 +145,8 @@ impl App {
             return self.say(format!("no search yet: {} starts one", self.key_of(Action::Filter)));
         }
         let mut matcher = self.search.matcher();
-        let found = self.table.find(forward, |id| matcher.matches(&self.model, id));
+        let model = &self.model;
+        let found = self.table.find(forward, |id| matcher.matches(&TensorSubject { model, id }));
         match found {
             Some(place) => self.table.move_to(place),
             None => self.say("no match in the rows shown"),
@@ -120,6 +154,9 @@ impl App {
     }
 
     pub(super) fn go_to(&mut self, go_to: &GoTo) {
+        if let Some(why) = &go_to.problem {
+            return self.warn(why.clone());
+        }
         let Some(&id) = go_to.names.get(go_to.chosen) else {
             return self.say("no tensor of that name");
         };

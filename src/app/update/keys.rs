@@ -5,7 +5,7 @@ use crate::app::budget::Budget;
 use crate::app::calibration::CalibrationState;
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
-use crate::app::filter::Filter;
+use crate::app::filter::Vocabulary;
 use crate::app::keys::{Context, Key};
 use crate::app::overlay::{GoTo, Help, Overlay, Tone};
 use crate::app::scheme_list::Scope;
@@ -36,8 +36,10 @@ impl App {
                 self.type_size(Some(c));
             }
             (None, key) => {
-                let help = self.settings.keys.name(context, Action::Help);
-                self.say(format!("{key} does nothing here; {help} shows the keys"));
+                if self.unbound.insert((context, key)) {
+                    let help = self.settings.keys.name(context, Action::Help);
+                    self.say(format!("{key} does nothing here; {help} shows the keys"));
+                }
             }
         }
     }
@@ -53,6 +55,9 @@ impl App {
         let Some(input) = overlay.input() else { return };
         let changed = input.handle(request).is_some_and(|change| change.value);
         if changed {
+            if let Some(filter) = overlay.filter_input() {
+                filter.edited();
+            }
             self.edited();
         }
     }
@@ -62,16 +67,13 @@ impl App {
         let Some(overlay) = &mut self.overlay else { return };
         match overlay {
             Overlay::Filter(prompt) => {
-                let text = prompt.input.value().to_owned();
-                match Filter::parse(&text) {
-                    Ok(filter) => {
-                        prompt.problem = None;
-                        self.filter_text = text;
-                        self.table.set_filter(filter, &self.model);
-                    }
-                    Err(why) => prompt.problem = Some(why),
+                if let Some(filter) = prompt.filter.parse(&Vocabulary::TENSORS) {
+                    self.filter_text = prompt.filter.text().to_owned();
+                    self.table.set_filter(filter, &self.model);
                 }
             }
+            Overlay::MarkBy(_) => self.match_pattern(),
+            Overlay::Diff(view) => view.filter(&self.model),
             Overlay::GoTo(go_to) => go_to.search(&self.model),
             Overlay::Help(help) => help.chosen = 0,
             Overlay::Save(dialog) => (dialog.problem, dialog.missing) = (None, None),
@@ -119,7 +121,15 @@ impl App {
             Action::Undo => self.step_history("undone", "nothing to undo", |model| model.undo()),
             Action::Redo => self.step_history("redone", "nothing to redo", |model| model.redo()),
 
-            Action::Filter => self.open_filter(),
+            Action::Filter => match &mut self.overlay {
+                Some(Overlay::Diff(view)) => view.type_filter(),
+                _ => self.open_filter(),
+            },
+            Action::OlderFilter => self.recall_filter(true),
+            Action::NewerFilter => self.recall_filter(false),
+            Action::Range => self.toggle_range(),
+            Action::MarkBy => self.open_mark_by(),
+            Action::UnmarkBy => self.take_pattern(false),
             Action::QuantizableOnly => self.toggle_quantizable_only(),
             Action::NextMatch => self.find(true),
             Action::PreviousMatch => self.find(false),

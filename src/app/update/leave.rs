@@ -10,7 +10,9 @@ use crate::app::state::App;
 
 impl App {
     pub(super) fn back(&mut self) {
-        if self.zoomed {
+        if self.table.end_range() {
+            self.say("the range was ended");
+        } else if self.zoomed {
             self.zoomed = false;
         } else if !self.filter_text.is_empty() {
             self.filter_text.clear();

@@ -1,6 +1,8 @@
 //! Marks: by hand, by preset, by scheme; undo and redo.
 
-use crate::app::overlay::{Overlay, PresetChoice, Presets};
+use crate::app::action::Action;
+use crate::app::filter::{Filter, TensorSubject, Vocabulary};
+use crate::app::overlay::{MarkPrompt, Overlay, PresetChoice, Presets};
 use crate::app::state::App;
 use crate::app::table::Column;
 use crate::app::tensor_metrics::Measurement;
@@ -9,6 +11,7 @@ use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::{MarkPreset, Plan};
 use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
+use rayon::prelude::*;
 
 impl App {
     /// Updates the table after the plan changed.
@@ -23,6 +26,12 @@ impl App {
 
     pub(super) fn mark_current(&mut self) {
         let Some(row) = self.table.current() else { return };
+        if self.table.range().is_some() {
+            let tensors = self.table.chosen_tensors();
+            self.table.end_range();
+            self.mark_all(&tensors, "in the range");
+            return self.plan_changed();
+        }
         match row.item {
             TreeItem::Tensor(id) => self.mark_tensor(id),
             TreeItem::Module(_) => {
@@ -90,6 +99,87 @@ impl App {
             };
             self.say(format!("marked {}{left}", counted(quantizable.len(), "tensor")));
         }
+    }
+
+    /// Begins a range at the cursor, or ends it.
+    pub(super) fn toggle_range(&mut self) {
+        if self.table.end_range() {
+            return self.say("the range was ended");
+        }
+        self.table.begin_range();
+        let [mark, scheme, end] =
+            [Action::Mark, Action::Schemes, Action::Back].map(|a| self.key_of(a));
+        self.say(format!(
+            "range: move to its other end; {mark} marks it, {scheme} chooses its scheme, {end} ends it"
+        ));
+    }
+
+    pub(super) fn open_mark_by(&mut self) {
+        if !self.model.has_floats() {
+            return self.say("there is no float tensor to mark");
+        }
+        self.overlay = Some(Overlay::MarkBy(MarkPrompt::default()));
+    }
+
+    /// Finds what the pattern to mark by matches.
+    pub(super) fn match_pattern(&mut self) {
+        let Some(Overlay::MarkBy(prompt)) = &mut self.overlay else { return };
+        let Some(mut filter) = prompt.filter.parse(&Vocabulary::TENSORS) else { return };
+        let model = &self.model;
+        let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
+        filter.resolve(&Filter::everything(), names);
+        let mut matcher = filter.matcher();
+        let matches: Vec<TensorId> = match filter.is_everything() {
+            true => Vec::new(),
+            false => {
+                let matches = |id: &TensorId| matcher.matches(&TensorSubject { model, id: *id });
+                model.checkpoint.ids().filter(matches).collect()
+            }
+        };
+        let quantizable = matches.iter().filter(|&&id| self.may_mark(id)).count();
+        if let Some(Overlay::MarkBy(prompt)) = &mut self.overlay {
+            (prompt.matches, prompt.quantizable) = (matches, quantizable);
+        }
+    }
+
+    /// Marks or unmarks what the pattern matches, as one undo step.
+    pub(super) fn take_pattern(&mut self, mark: bool) {
+        let Some(Overlay::MarkBy(prompt)) = &self.overlay else { return };
+        if let Some(why) = prompt.filter.problem.clone() {
+            return self.warn(why);
+        }
+        let (text, matches) = (prompt.filter.text().trim().to_owned(), prompt.matches.clone());
+        if matches.is_empty() {
+            return self.warn(match text.is_empty() {
+                true => "type a pattern, such as attn or *.mlp.*".to_owned(),
+                false => format!("no tensor matches {text}"),
+            });
+        }
+        let (tensors, verb): (Vec<TensorId>, _) = match mark {
+            true => {
+                let fits = |id: &TensorId| self.may_mark(*id) && !self.model.is_marked(*id);
+                (matches.iter().copied().filter(fits).collect(), "marked")
+            }
+            false => {
+                let marked = |id: &TensorId| self.model.is_marked(*id);
+                (matches.iter().copied().filter(marked).collect(), "unmarked")
+            }
+        };
+        self.filter_history.record(&text);
+        self.overlay = None;
+        let matching = counted(matches.len(), "tensor");
+        if tensors.is_empty() {
+            let why = if mark { "more can be marked" } else { "is marked" };
+            return self.say(format!("{matching} match {text}; none of them {why}"));
+        }
+        match mark {
+            true => self.model.mark(tensors.iter().copied()),
+            false => self.model.unmark(tensors.iter().copied()),
+        };
+        let undo = self.key_of(Action::Undo);
+        let changed = count(tensors.len() as u64);
+        self.say(format!("{verb} {changed} of {matching} that match {text}; {undo} undoes it"));
+        self.plan_changed();
     }
 
     pub(super) fn may_mark(&self, id: TensorId) -> bool {

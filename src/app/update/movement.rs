@@ -31,7 +31,7 @@ impl App {
             at.saturating_add_signed(rows.signum()).min(count.saturating_sub(1))
         };
         match &mut self.overlay {
-            None | Some(Overlay::Filter(_)) => self.table.move_cursor(motion),
+            None | Some(Overlay::Filter(_) | Overlay::MarkBy(_)) => self.table.move_cursor(motion),
             Some(Overlay::Text(_, pager) | Overlay::Receipt(_, pager)) => {
                 pager.scroll_by(rows, width, height);
             }
@@ -69,7 +69,7 @@ impl App {
         match &mut self.overlay {
             None if self.zoomed && self.tab == Tab::Values => self.values.scroll(rows),
             None if self.zoomed && self.tab == Tab::Channels => self.channels.scroll(rows),
-            None | Some(Overlay::Filter(_)) => self.table.scroll(rows),
+            None | Some(Overlay::Filter(_) | Overlay::MarkBy(_)) => self.table.scroll(rows),
             Some(Overlay::Text(_, pager) | Overlay::Receipt(_, pager)) => {
                 pager.scroll_by(rows, width, height);
             }

@@ -12,6 +12,9 @@ const NAMED: usize = 6;
 
 impl App {
     pub(super) fn complete(&mut self, effects: &mut Effects) {
+        if self.overlay.as_mut().is_some_and(|overlay| overlay.filter_input().is_some()) {
+            return self.complete_filter();
+        }
         let is_path = match &self.overlay {
             Some(Overlay::Prompt(prompt)) => prompt.purpose.is_path(),
             _ => true,
@@ -34,8 +37,13 @@ impl App {
             *input = Input::new(text);
             self.edited();
         }
+        self.say_candidates(&candidates, "no path begins like this");
+    }
+
+    /// Names the candidates of a completion.
+    pub(super) fn say_candidates(&mut self, candidates: &[String], none: &str) {
         match candidates.len() {
-            0 => self.say("no path begins like this"),
+            0 => self.say(none),
             1 => {}
             n => {
                 let named = candidates.iter().take(NAMED).cloned().collect::<Vec<_>>().join("  ");

@@ -5,13 +5,17 @@ use crate::app::effects::Effects;
 use crate::app::event::Effect;
 use crate::app::meter::Meter;
 use crate::app::overlay::{Overlay, SavedModel};
+use crate::app::pager::Line;
 use crate::app::save;
 use crate::app::save::{Refusal, SaveDialog, SaveKind, Saving};
 use crate::app::state::App;
 use crate::checkpoint::Format;
+use crate::export::LoadCheck;
 use crate::export::{SaveError, Task};
 use crate::job::JobError;
 use crate::plan::target::{Container, LinearScheme};
+use crate::text::names;
+use std::path::Path;
 
 impl App {
     pub(super) fn open_save(&mut self, effects: &mut Effects) {
@@ -104,11 +108,21 @@ impl App {
         }));
     }
 
-    pub(super) fn save_finished(&mut self, outcome: Result<crate::export::Receipt, JobError>) {
+    pub(super) fn save_finished(
+        &mut self,
+        outcome: Result<crate::export::Receipt, JobError>,
+        effects: &mut Effects,
+    ) {
         let open = self.find_overlay(|overlay| matches!(overlay, Overlay::Saving(_)));
         let Some(open) = open else { return };
         // The window is replaced by what follows, also while the help covers it.
         let Overlay::Saving(saving) = std::mem::replace(open, Overlay::Leave(None)) else { return };
+        if let (Ok(_), Task::Quantize { plan, .. }) = (&outcome, &saving.request.task)
+            && !plan.target.is_default()
+        {
+            let loaders = plan.target.loaders().to_vec();
+            effects.push(Effect::CheckSaved(saving.request.out.clone(), loaders));
+        }
         let next = self.after_save(saving, outcome);
         match next {
             Some(next) => {
@@ -118,6 +132,41 @@ impl App {
                 }
             }
             None => self.remove_overlay(|overlay| matches!(overlay, Overlay::Leave(None))),
+        }
+    }
+
+    /// Adds to the receipt whether the saved model will load.
+    pub(super) fn saved_checked(&mut self, out: &Path, checked: Result<LoadCheck, String>) {
+        let receipt = self.find_overlay(
+            |overlay| matches!(overlay, Overlay::Receipt(saved, _) if saved.out == out),
+        );
+        let Some(Overlay::Receipt(_, pager)) = receipt else { return };
+        let mut lines = Vec::new();
+        match checked {
+            Ok(checked) => {
+                lines.push(Line::field("checked", checked.verdict()));
+                for finding in &checked.findings {
+                    let sentence = names::visible(&finding.sentence).into_owned();
+                    lines.push(Line::field(finding.severity.name(), sentence));
+                }
+            }
+            Err(why) => lines.push(Line::field("not checked", why)),
+        }
+        // After what was written, before the errors of the tensors.
+        let end = pager.lines.iter().position(|line| *line == Line::Blank);
+        let at = end.unwrap_or(pager.lines.len());
+        let known = |line: &Line| match line {
+            Line::Field(_, sentence) => pager
+                .lines
+                .iter()
+                .any(|other| matches!(other, Line::Field(_, known) if known == sentence)),
+            _ => false,
+        };
+        lines.retain(|line| !known(line));
+        pager.lines.splice(at..at, lines);
+        let plain = pager.plain();
+        if let Some(receipt) = self.receipts.last_mut() {
+            *receipt = plain;
         }
     }
 

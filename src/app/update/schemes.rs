@@ -34,22 +34,27 @@ impl App {
     fn row_tensors(&self) -> Option<RowTensors> {
         let row = self.table.current()?;
         match row.item {
+            _ if self.table.range().is_some() => {
+                Some(self.group(self.table.chosen_tensors(), "of the range"))
+            }
             TreeItem::Tensor(id) => Some(self.tensor_row(id)),
             TreeItem::Module(_) => {
-                let all = self.table.tensors_of(row.item);
-                let (marked, others): (Vec<TensorId>, Vec<TensorId>) =
-                    all.into_iter().partition(|&id| self.model.is_marked(id));
-                let tensors = match marked.is_empty() {
-                    true => others.into_iter().filter(|&id| self.may_mark(id)).collect(),
-                    false => marked,
-                };
-                let refusal = tensors
-                    .is_empty()
-                    .then(|| "no tensor of this module is quantizable".to_owned());
-                let name = format!("the {} of this module", counted(tensors.len(), "tensor"));
-                Some(RowTensors { name, tensors, refusal })
+                Some(self.group(self.table.tensors_of(row.item), "of this module"))
             }
         }
+    }
+
+    /// The marked tensors among several, or all that can be marked if none is.
+    fn group(&self, all: Vec<TensorId>, whence: &str) -> RowTensors {
+        let (marked, others): (Vec<TensorId>, Vec<TensorId>) =
+            all.into_iter().partition(|&id| self.model.is_marked(id));
+        let tensors = match marked.is_empty() {
+            true => others.into_iter().filter(|&id| self.may_mark(id)).collect(),
+            false => marked,
+        };
+        let refusal = tensors.is_empty().then(|| format!("no tensor {whence} is quantizable"));
+        let name = format!("the {} {whence}", counted(tensors.len(), "tensor"));
+        RowTensors { name, tensors, refusal }
     }
 
     fn tensor_row(&self, id: TensorId) -> RowTensors {
@@ -72,7 +77,10 @@ impl App {
         let scheme = choice.scheme;
         match list.scope {
             Scope::Row => match &list.row.refusal {
-                None => self.set_scheme_of(&list.row.tensors, scheme),
+                None => {
+                    self.table.end_range();
+                    self.set_scheme_of(&list.row.tensors, scheme);
+                }
                 Some(why) => {
                     self.warn(why.clone());
                     self.overlay = Some(Overlay::Schemes(list));
