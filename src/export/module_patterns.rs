@@ -46,21 +46,25 @@ pub(super) fn patterns(
     model_type: Option<&str>,
 ) -> Result<Vec<String>, String> {
     let base = BaseModelNames::new(model_type);
-    let mut families: BTreeMap<String, (Vec<&str>, usize)> = BTreeMap::new();
-    for module in all {
-        let name = base.dropped(module);
-        let (members, count) = families.entry(family(name)).or_default();
-        *count += 1;
-        if selected.contains(module) {
-            members.push(name);
-        }
-    }
+    let names = with_parents(all);
     let mut bodies = Vec::new();
-    for (family, (members, count)) in families {
-        match members.len() {
-            0 => {}
-            n if n == count => bodies.push(family),
-            _ => bodies.extend(members.into_iter().map(regex::escape)),
+    let whole = |members: &[&str]| members.iter().all(|module| selected.contains(*module));
+    for (pattern, members) in families(names, &base, 0) {
+        if whole(&members) {
+            bodies.push(pattern);
+            continue;
+        }
+        // `net.0` may hold a layer where `net.2` is one: the last number tells them apart.
+        for (pattern, members) in families(members, &base, 1) {
+            match whole(&members) {
+                true => bodies.push(pattern),
+                false => bodies.extend(
+                    members
+                        .into_iter()
+                        .filter(|module| selected.contains(*module))
+                        .map(|module| regex::escape(base.dropped(module))),
+                ),
+            }
         }
     }
     let in_vllm: Vec<String> = bodies.iter().filter_map(|body| name_in_vllm(body)).collect();
@@ -79,12 +83,42 @@ pub(super) fn patterns(
     ))
 }
 
-/// Returns a module's name as a pattern in which each number matches any number.
-fn family(module: &str) -> String {
+/// The modules and those that hold them, which are modules too.
+fn with_parents(all: &BTreeSet<String>) -> BTreeSet<&str> {
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for module in all {
+        let mut name = module.as_str();
+        while names.insert(name) {
+            let Some((parent, _)) = name.rsplit_once('.') else { break };
+            name = parent;
+        }
+    }
+    names
+}
+
+/// The modules by their patterns, with the last `literal` numbers of each kept.
+fn families<'m>(
+    modules: impl IntoIterator<Item = &'m str>,
+    base: &BaseModelNames,
+    literal: usize,
+) -> BTreeMap<String, Vec<&'m str>> {
+    let mut families: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for module in modules {
+        families.entry(family(base.dropped(module), literal)).or_default().push(module);
+    }
+    families
+}
+
+/// A module's name as a pattern in which any number stands for any other, except the last
+/// `literal` ones.
+fn family(module: &str, literal: usize) -> String {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let parts = module.split('.').map(|part| match number(part) {
-        true => r"\d+".to_owned(),
-        false => regex::escape(part),
+    let mut numbers = module.split('.').filter(|part| number(part)).count();
+    let parts = module.split('.').map(|part| {
+        let is_number = number(part);
+        let is_free = is_number && numbers > literal;
+        numbers -= usize::from(is_number);
+        if is_free { r"\d+".to_owned() } else { regex::escape(part) }
     });
     parts.collect::<Vec<_>>().join(r"\.")
 }
@@ -150,16 +184,7 @@ fn prove(
         .size_limit(SIZE_LIMIT)
         .build()
         .map_err(|e| format!("the names of its layers make no pattern: {e}"))?;
-    // Modules that contain others are modules too.
-    let mut names: BTreeSet<&str> = BTreeSet::new();
-    for module in all {
-        let mut name = module.as_str();
-        while names.insert(name) {
-            let Some((parent, _)) = name.rsplit_once('.') else { break };
-            name = parent;
-        }
-    }
-    let wrong = names.into_iter().find(|&name| {
+    let wrong = with_parents(all).into_iter().find(|&name| {
         let wanted = selected.contains(name);
         set.is_match(name) != wanted || set.is_match(base.dropped(name)) != wanted
     });
@@ -172,6 +197,15 @@ mod tests {
 
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_module_that_holds_a_layer_is_told_from_a_layer_beside_it() {
+        let all = set(&["blocks.0.ff.net.0.proj", "blocks.0.ff.net.2", "blocks.1.ff.net.2"]);
+        let found = patterns(&all, &all, None).expect("patterns");
+        let expected =
+            [r"re:(.*\.)?blocks\.\d+\.ff\.net\.2$", r"re:(.*\.)?blocks\.\d+\.ff\.net\.\d+\.proj$"];
+        assert_eq!(found, expected);
     }
 
     #[test]

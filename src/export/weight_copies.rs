@@ -24,7 +24,7 @@ const COPY_DIRECTORIES: [&str; 12] = [
 
 /// Files in the model's directory that hold its weights for another loader, its training state, or
 /// an index of either.
-const COPY_NAMES: [&str; 28] = [
+const COPY_NAMES: [&str; 29] = [
     "consolidated*.safetensors",
     "consolidated*.pth",
     "consolidated*.pt",
@@ -50,6 +50,7 @@ const COPY_NAMES: [&str; 28] = [
     "*_optim_states.pt",
     "*_model_states.pt",
     "*.safetensors.index*.json",
+    "*.safetensors.{bak,old,orig}",
     "*.bin.index*.json",
     "*.h5.index.json",
     "*.msgpack.index.json",

@@ -45,6 +45,7 @@ from transformers.core_model_loading import (
     rename_source_key,
     revert_weight_conversion,
 )
+from transformers.integrations.compressed_tensors import CompressedTensorsDequantize
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.quantizers.quantizer_compressed_tensors import CompressedTensorsHfQuantizer
@@ -142,10 +143,21 @@ class Loader:
             conversions = get_model_conversion_mapping(model)
         self.renamings = [step for step in conversions if isinstance(step, WeightRenaming)]
         self.converters = [step for step in conversions if isinstance(step, WeightConverter)]
+        # Before these join or change weights, they drop what is not quantized.
+        self.dropping = {
+            source
+            for step in self.converters
+            if len(step.operations) > 1 and isinstance(step.operations[0], CompressedTensorsDequantize)
+            for source in step.source_patterns
+        }
 
     def parameter(self, key):
         """The parameter into which a checkpoint key is loaded."""
         return rename_source_key(key, self.renamings, self.converters, self.prefix, self.state)[0]
+
+    def drops(self, key):
+        """Whether loading drops a float tensor of this name once anything is quantized."""
+        return rename_source_key(key, self.renamings, self.converters, self.prefix, self.state)[1] in self.dropping
 
     def why_not_loadable(self, checkpoint_name, parameter):
         """Why the tensors of a packed weight do not all reach `parameter`, or None."""
@@ -220,6 +232,11 @@ class Listing:
         loader = Loader(model)
         self.refusal = self.refusal or loader.refusal
         checkpoint = revert_weight_conversion(model, loader.state)
+        dropped = sorted({pattern(key, loader.prefix) for key in checkpoint if loader.drops(key)})
+        # Experts can all be quantized; whatever else is joined stays float.
+        dropped = [name for name in dropped if "experts.*" not in name]
+        if dropped and self.refusal is None:
+            self.refusal = f"drops float weights that it joins: {', '.join(dropped)}"
         names = {id(tensor): key for key, tensor in checkpoint.items()}
         heads = Heads(model, base_children)
         changed = []

@@ -48,6 +48,26 @@ impl Saved {
         }
     }
 
+    /// Replaces a part of names by another of the same length, everywhere in the headers.
+    fn rename_all(&self, from: &str, to: &str) {
+        assert_eq!(from.len(), to.len());
+        for entry in std::fs::read_dir(&self.path).expect("own directory") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|e| e == "safetensors" || e == "json") {
+                let mut bytes = std::fs::read(&path).expect("reads");
+                let places: Vec<usize> = bytes
+                    .windows(from.len())
+                    .enumerate()
+                    .filter_map(|(at, window)| (window == from.as_bytes()).then_some(at))
+                    .collect();
+                for at in places {
+                    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+                }
+                std::fs::write(path, bytes).expect("own directory");
+            }
+        }
+    }
+
     /// The document, and whether the exit code was 0.
     fn check(&self, options: &[&str]) -> (Value, bool) {
         check(self.path(), options)
@@ -202,4 +222,73 @@ fn models_of_other_programs_are_checked() {
     let (found, success) = check("no/such/model", &[]);
     assert!(!success, "{found}");
     assert_found(&found, "fails", &["no such file or directory"]);
+}
+
+#[test]
+fn names_under_which_loaders_look_for_weights_are_known() {
+    let directory = tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let weights = data("tiny-llama/single/model.safetensors");
+    let model = |name: &str, config: &str, file: &str| {
+        std::fs::create_dir_all(path(name)).expect("own directory");
+        std::fs::copy(&weights, path(name).join(file)).expect("copies");
+        let config_name = if name == "peft" { "adapter_config.json" } else { "config.json" };
+        std::fs::write(path(name).join(config_name), config).expect("own directory");
+        path(name).to_str().expect("text").to_owned()
+    };
+    let diffusers = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.0"}"#;
+    let unet = model("unet", diffusers, "model.safetensors");
+    let (found, _) = check(&unet, &[]);
+    let expected = ["diffusers looks for diffusion_pytorch_model.safetensors"];
+    assert_found(&found, "fails", &expected);
+    for file in ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"]
+    {
+        let (found, success) = check(&model(&format!("unet-{file}"), diffusers, file), &[]);
+        assert!(success, "{found}");
+    }
+    let adapter = model("peft", r#"{"peft_type": "LORA"}"#, "lora.safetensors");
+    let (found, _) = check(&adapter, &[]);
+    assert_found(&found, "fails", &["PEFT looks for adapter_model.safetensors"]);
+    let llama = model("llama", r#"{"model_type": "llama"}"#, "weights.safetensors");
+    let expected = ["transformers looks for model.safetensors", "'weights.safetensors'"];
+    assert_found(&check(&llama, &[]).0, "warning", &expected);
+    assert_found(&check(&llama, &["--for", "transformers"]).0, "fails", &expected);
+    assert!(check(&llama, &VLLM).1, "vLLM opens any name");
+    assert_found(&check(&llama, &["--for", "mlx"]).0, "fails", &["mlx-lm looks for model*"]);
+    let shards = data("tiny-llama/sharded");
+    assert_found(
+        &check(&shards, &["--for", "comfyui"]).0,
+        "fails",
+        &["ComfyUI opens single files"],
+    );
+}
+
+#[test]
+fn limits_of_mlx_torchao_and_comfyui_are_said_of_their_formats() {
+    for (name, options) in [
+        ("mlx", &["--for", "mlx"][..]),
+        ("torchao", &["--for", "torchao"]),
+        ("torchao", &["--for", "torchao", "--scheme", "per-block:32"]),
+    ] {
+        let saved = Saved::new(options);
+        let (found, success) = saved.check(&["--for", name]);
+        assert!(success && found["findings"] == json!([]), "{found}");
+        assert_eq!((&found["format"], &found["quantized"]), (&json!(name), &json!(14)));
+        saved.fails(&["--for", "burn"], &[&format!("Burn opens burn, not {name}")]);
+    }
+    let saved = Saved::new(&["--for", "torchao"]);
+    assert!(saved.check(&["--for", "transformers"]).1, "transformers reads it through torchao");
+    // The layers of a list of experts, in a format whose loader joins them without scales.
+    for (loader, sentence) in [("mlx", "joins the experts"), ("torchao", "does not load experts")] {
+        let saved = Saved::new(&["--for", loader]);
+        saved.rename_all("layers.0.mlp.gate_proj.", "layers.0.experts.0.ff1.");
+        saved.rename_all("layers.0.mlp.up_proj.", "layers.0.experts.1.u.");
+        saved.fails(&["--for", loader], &[sentence, "experts.0"]);
+    }
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("comfyui.safetensors");
+    let out = out.to_str().expect("text");
+    stdout(&["quantize", &data("tiny-llama/single"), "-o", out, "--for", "comfyui", "--quiet"]);
+    let (found, success) = check(out, &["--for", "comfyui"]);
+    assert!(success && found["format"] == "comfyui" && found["findings"] == json!([]), "{found}");
 }

@@ -22,6 +22,13 @@ pub(super) fn find(
     }
     let mut findings = Vec::new();
     for &loader in loaders {
+        let loader = match (container, loader) {
+            // It reads torchao's format through torchao.
+            (Container::Torchao, Loader::Transformers | Loader::SentenceTransformers) => {
+                Loader::Torchao
+            }
+            (_, loader) => loader,
+        };
         let target = Target::for_loaders(&[loader], checkpoint.format());
         match target.and_then(|target| target.with_format(container)) {
             Ok(target) => findings.extend(review(checkpoint, format, plan, &target)?),

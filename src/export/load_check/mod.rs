@@ -5,6 +5,7 @@
 //! files that are copies of the weights from `weight_copies`. Reads no tensor data.
 
 mod config_groups;
+mod file_names;
 mod finding;
 mod loader_limits;
 mod missing_parts;

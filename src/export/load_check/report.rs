@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, Config, Format, Result, Shard};
 use crate::export::load_check::finding::{Finding, Severity};
 use crate::export::load_check::saved_format::{COMPRESSED_TENSORS, SavedFormat, plan_of};
 use crate::export::load_check::{
-    config_groups, loader_limits, missing_parts, stale_copies, unexpected,
+    config_groups, file_names, loader_limits, missing_parts, stale_copies, unexpected,
 };
 use crate::plan::rules::TargetRules;
 use crate::plan::target::{Container, LinearScheme, Loader, Target};
@@ -50,6 +50,7 @@ impl LoadCheck {
             findings.extend(unnamed_method(config.as_ref(), &format, plan.len()));
         }
         findings.extend(loader_limits::find(checkpoint, &format, &plan, loaders)?);
+        findings.extend(file_names::find(checkpoint, config.as_ref(), loaders));
         findings.extend(unexpected::find(checkpoint));
         findings.extend(stale_copies::find(checkpoint));
         findings.sort_by_key(|finding| finding.severity);

@@ -1,7 +1,7 @@
 //! The format of a saved model in terms of plans.
 
-use crate::checkpoint::packed::{FAKE_METADATA_KEY, METADATA_KEY};
-use crate::checkpoint::{Checkpoint, Config, Format};
+use crate::checkpoint::packed::{COMFYUI, FAKE_METADATA_KEY, METADATA_KEY, MLX, TORCHAO};
+use crate::checkpoint::{Checkpoint, Config, Format, PackedFormat};
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{InputQuantization, Plan};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
@@ -35,6 +35,9 @@ impl SavedFormat {
                 let scheme = linear_scheme(&groups);
                 (Some(Container::CompressedTensors(scheme)), groups.iter().all(is_int8))
             }
+            (_, Some(TORCHAO)) => (Some(Container::Torchao), false),
+            _ if is_stored_as(checkpoint, MLX) => (Some(Container::Mlx), false),
+            _ if is_stored_as(checkpoint, COMFYUI) => (Some(Container::ComfyUi), false),
             _ if marked(METADATA_KEY) => (Some(Container::Safetensors), true),
             _ if marked(FAKE_METADATA_KEY) => (Some(Container::FakeQuantized), false),
             _ => (None, false),
@@ -54,6 +57,13 @@ impl SavedFormat {
             (None, None) => "floats".to_owned(),
         }
     }
+}
+
+/// Returns whether a quantized tensor is stored in a packed format, by the start of the format's
+/// name.
+fn is_stored_as(checkpoint: &Checkpoint, format: &str) -> bool {
+    let named = |packed: &dyn PackedFormat| packed.name().starts_with(format);
+    checkpoint.ids().filter_map(|id| checkpoint.packed_format(id)).any(named)
 }
 
 /// Returns the groups of a compressed-tensors configuration by name.

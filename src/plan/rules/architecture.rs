@@ -29,6 +29,8 @@ pub struct Architecture {
     /// The number of ordinary layers, if further layers do multi-token prediction.
     layers_before_mtp: Option<u64>,
     has_vision_part: bool,
+    /// The class in the configuration of a model of the diffusers library.
+    diffusers_class: Option<String>,
 }
 
 impl Architecture {
@@ -41,6 +43,9 @@ impl Architecture {
         let json = config.json();
         let text = |key: &str| json.get(key).and_then(Value::as_str).map(str::to_owned);
         let mut this = Architecture { model_type: text("model_type"), ..Architecture::default() };
+        this.diffusers_class = text("_diffusers_version")
+            .and(text("_class_name"))
+            .filter(|_| this.model_type.is_none());
         this.collect(json, 0);
         this.ties_head = ties_head(json, this.model_type.as_deref());
         this
@@ -78,6 +83,11 @@ impl Architecture {
     /// Whether the table of known Linear layers covers this architecture.
     pub fn is_known(&self) -> bool {
         self.model_types.iter().any(|name| known_architectures::is_known(name))
+    }
+
+    /// The class of a model of the diffusers library.
+    pub(super) fn diffusers_class(&self) -> Option<&str> {
+        self.diffusers_class.as_deref()
     }
 
     /// Whether the model or a nested part has this `model_type`.

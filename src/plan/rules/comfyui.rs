@@ -24,6 +24,14 @@ const DIFFUSERS_NAMES: [&[&str]; 6] = [
     &["conv_in.weight", "down_blocks.0.resnets.0.conv1.weight"],
 ];
 
+/// Returns whether ComfyUI cannot hold a tensor as a quantized one. It holds matrices that are
+/// the weight of a module outside the image decoder.
+pub(super) fn is_no_layer(name: &str, rank: usize) -> bool {
+    rank != 2
+        || !name.ends_with(".weight")
+        || VAE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Returns whether a tensor is quantized for ComfyUI, which reads only the markers of Linear and
 /// Embedding modules.
 pub(super) fn eligibility(checkpoint: &Checkpoint, id: TensorId) -> Eligibility {

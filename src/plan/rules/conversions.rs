@@ -19,7 +19,8 @@ pub(super) enum ModuleKind {
 }
 
 /// Returns whether no compressed-tensors file of the architecture loads, whichever layers are
-/// quantized: its rule that splits a weight cannot be combined with scales.
+/// quantized: its rule that splits a weight cannot be combined with scales, or its rule that
+/// joins weights, such as the convolutions of linear attention, drops those that are float.
 pub(super) fn is_refused(model_type: &str) -> bool {
     REFUSED.binary_search(&model_type).is_ok()
 }
@@ -51,10 +52,12 @@ fn ends_with(module: &str, end: &str) -> bool {
 
 /// Sorted.
 #[rustfmt::skip]
-const REFUSED: [&str; 17] = [
-    "depth_anything", "depth_pro", "dinov2", "dinov2_with_registers", "gradium_phonon_tts",
-    "hrm_text", "inkling_mm_model", "molmo2", "molmo2_text", "nemo_speechlm",
-    "prompt_depth_anything", "qianfan_ocr", "sapiens2", "tipsv2", "tipsv2_dpt",
+const REFUSED: [&str; 29] = [
+    "bailing_hybrid", "depth_anything", "depth_pro", "dinov2", "dinov2_with_registers",
+    "ernie4_5_vl_moe", "glm5_next", "glm5_next_text", "gradium_phonon_tts", "hrm_text",
+    "inkling2", "inkling2_loop", "inkling2_loop_text", "inkling2_text", "inkling_mm_model",
+    "kimi_linear", "minimax_m3_vl", "molmo2", "molmo2_text", "nemo_speechlm", "olmo_hybrid",
+    "prompt_depth_anything", "qianfan_ocr", "sapiens2", "step3p7", "tipsv2", "tipsv2_dpt",
     "tipsv2_vision_model", "unlimited_ocr",
 ];
 

@@ -5,6 +5,9 @@ use crate::plan::rules::selected::Selected;
 use crate::plan::target::{Container, LinearScheme, Loader};
 use crate::quantization::QuantizationScheme;
 
+/// The smallest group size of MLX's affine mode.
+pub(super) const MLX_GROUP: u64 = 32;
+
 /// What happens when a limit applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consequence {
@@ -52,6 +55,14 @@ pub enum Condition {
     VisionPart,
     /// The format is ComfyUI's, and the tensors have the names of the diffusers library.
     DiffusersNames,
+    /// ComfyUI's format, and a quantized tensor that is no layer it reads quantized.
+    NoComfyUiLayer,
+    /// config.json is that of a model of the diffusers library.
+    DiffusersModel,
+    /// MLX's or torchao's format, and a quantized expert that the loader joins with others.
+    JoinedExpert,
+    /// MLX's format, and a quantized layer whose columns do not divide into groups.
+    UndividedGroups,
 }
 
 /// One limit of a loader.
@@ -69,14 +80,14 @@ pub struct LoaderLimit {
 }
 
 /// Every known limit.
-pub const LOADER_LIMITS: [LoaderLimit; 22] = [
+pub const LOADER_LIMITS: [LoaderLimit; 29] = [
     LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
         condition: Condition::RefusedArchitecture,
         consequence: Consequence::Refuse,
         warn_without_target: true,
-        sentence: "fails to load a '{}' model as soon as config.json has a quantization_config: its rule that splits a weight cannot be combined with scales; use --format fake-quantized",
+        sentence: "fails to load a '{}' model as soon as config.json has a quantization_config: its rules that split or join weights cannot be combined with scales; use --format fake-quantized",
     },
     LoaderLimit {
         loader: Loader::Transformers,
@@ -246,6 +257,62 @@ pub const LOADER_LIMITS: [LoaderLimit; 22] = [
         warn_without_target: true,
         sentence: "renames the weights of a model with diffusers' names ('{}') while loading, and loses their scales; convert the model to ComfyUI's names first",
     },
+    LoaderLimit {
+        loader: Loader::Transformers,
+        version: "5.24",
+        condition: Condition::DiffusersModel,
+        consequence: Consequence::Refuse,
+        warn_without_target: false,
+        sentence: "does not open models of the diffusers library, and config.json is that of '{}'; use --format fake-quantized",
+    },
+    LoaderLimit {
+        loader: Loader::Vllm,
+        version: "0.32",
+        condition: Condition::DiffusersModel,
+        consequence: Consequence::Refuse,
+        warn_without_target: false,
+        sentence: "does not open models of the diffusers library, and config.json is that of '{}'; use --format fake-quantized",
+    },
+    LoaderLimit {
+        loader: Loader::ComfyUi,
+        version: "0.38 (by reading)",
+        condition: Condition::NoComfyUiLayer,
+        consequence: Consequence::Refuse,
+        warn_without_target: true,
+        sentence: "reads only Linear and Embedding layers outside the image decoder as quantized ones, and '{}' is none; leave it out",
+    },
+    LoaderLimit {
+        loader: Loader::Mlx,
+        version: "0.32 (mlx-lm)",
+        condition: Condition::JoinedExpert,
+        consequence: Consequence::Refuse,
+        warn_without_target: true,
+        sentence: "joins the experts of a layer while loading, and for most models not their scales: '{}' is one; leave the experts out",
+    },
+    LoaderLimit {
+        loader: Loader::Mlx,
+        version: "0.32 (mlx-lm)",
+        condition: Condition::UndividedGroups,
+        consequence: Consequence::Refuse,
+        warn_without_target: true,
+        sentence: "has groups of 32 columns or more, which do not divide those of '{}'; leave it out",
+    },
+    LoaderLimit {
+        loader: Loader::Torchao,
+        version: "0.18",
+        condition: Condition::JoinedExpert,
+        consequence: Consequence::Refuse,
+        warn_without_target: true,
+        sentence: "does not load experts that transformers joins while loading: '{}' is one; leave the experts out",
+    },
+    LoaderLimit {
+        loader: Loader::Torchao,
+        version: "0.18",
+        condition: Condition::ConvertedLayer,
+        consequence: Consequence::Refuse,
+        warn_without_target: true,
+        sentence: "does not find the scale of '{}', which transformers splits, joins or renames while loading; leave it out",
+    },
 ];
 
 impl LoaderLimit {
@@ -307,8 +374,24 @@ impl Condition {
             Condition::RefusedArchitecture if linear.is_some() => {
                 selected.architecture.refused_part().map(str::to_owned)
             }
-            Condition::ConvertedLayer if linear.is_some() => {
+            Condition::ConvertedLayer
+                if linear.is_some() || selected.container == Container::Torchao =>
+            {
                 selected.converted().map(|id| selected.name(id))
+            }
+            Condition::DiffusersModel if linear.is_some() => {
+                selected.architecture.diffusers_class().map(str::to_owned)
+            }
+            Condition::NoComfyUiLayer if selected.container == Container::ComfyUi => {
+                selected.no_comfyui_layer().map(|id| selected.name(id))
+            }
+            Condition::JoinedExpert
+                if matches!(selected.container, Container::Mlx | Container::Torchao) =>
+            {
+                selected.quantized_expert().map(|id| selected.name(id))
+            }
+            Condition::UndividedGroups if selected.container == Container::Mlx => {
+                selected.undivided(MLX_GROUP).map(|id| selected.name(id))
             }
             Condition::Int8InputsOfF32 if selected.has_linear(LinearScheme::W8A8) => {
                 selected.wide().map(|id| selected.name(id))

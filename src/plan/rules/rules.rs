@@ -10,7 +10,9 @@ use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::linear_names;
 use crate::plan::rules::llama_cpp::kept_part;
-use crate::plan::rules::loader_limits::{Condition, Consequence, LOADER_LIMITS, LoaderLimit};
+use crate::plan::rules::loader_limits::{
+    Condition, Consequence, LOADER_LIMITS, LoaderLimit, MLX_GROUP,
+};
 use crate::plan::rules::roles;
 use crate::plan::rules::selected::Selected;
 use crate::plan::rules::units::{FusionUnits, UnitKind};
@@ -19,9 +21,6 @@ use crate::plan::target::Loader;
 use crate::plan::target::Target;
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
-
-/// The smallest group size of MLX's affine mode.
-const MLX_GROUP: u64 = 32;
 
 /// The rules of a target for one checkpoint: eligibility, fusion units, and the review of a plan.
 ///

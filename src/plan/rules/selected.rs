@@ -3,6 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::plan::marks::Plan;
 use crate::plan::rules::architecture::Architecture;
+use crate::plan::rules::comfyui;
 use crate::plan::rules::conversions::ModuleKind;
 use crate::plan::rules::roles;
 use crate::plan::rules::units::{FusionUnit, FusionUnits, UnitKind};
@@ -47,6 +48,26 @@ impl Selected<'_> {
             )
         };
         self.marked().find(is_converted)
+    }
+
+    /// The first quantized one of several experts that are stored one by one.
+    pub(super) fn quantized_expert(&self) -> Option<TensorId> {
+        self.experts().find(|&id| self.plan.is_marked(id))
+    }
+
+    /// The first quantized weight whose columns do not divide into groups of `group`.
+    pub(super) fn undivided(&self, group: u64) -> Option<TensorId> {
+        let columns = |id: TensorId| self.checkpoint.tensor(id).shape.row_len();
+        self.marked().find(|&id| !columns(id).is_multiple_of(group))
+    }
+
+    /// The first quantized tensor that ComfyUI takes for no quantized layer.
+    pub(super) fn no_comfyui_layer(&self) -> Option<TensorId> {
+        let is_no_layer = |id: &TensorId| {
+            let tensor = self.checkpoint.tensor(*id);
+            comfyui::is_no_layer(&tensor.name, tensor.shape.rank())
+        };
+        self.marked().find(is_no_layer)
     }
 
     /// The first quantized weight with more than 16 bits per element.
