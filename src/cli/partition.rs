@@ -109,7 +109,7 @@ fn described(checkpoint: &Checkpoint, request: &Request, training_state: bool) -
 /// What `join` needs for an analysis with these arguments.
 fn described_analysis(checkpoint: &Checkpoint, analysis: Vec<String>) -> FragmentRequest {
     FragmentRequest {
-        model: model(checkpoint.path()),
+        model: model(checkpoint),
         recipe: None,
         analysis,
         layout: None,
@@ -120,10 +120,13 @@ fn described_analysis(checkpoint: &Checkpoint, analysis: Vec<String>) -> Fragmen
     }
 }
 
-/// The path of a model for a command that may run in another directory.
-fn model(path: &Path) -> String {
-    let is_file = path.as_os_str() != demo::WORD && path.exists();
-    let absolute = is_file.then(|| std::path::absolute(path).ok()).flatten();
+/// What opens a model in another directory: an absolute path, an address, or the demo's word.
+fn model(checkpoint: &Checkpoint) -> String {
+    if demo::is(checkpoint) {
+        return demo::WORD.to_owned();
+    }
+    let path = checkpoint.path();
+    let absolute = path.exists().then(|| std::path::absolute(path).ok()).flatten();
     absolute.as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
 
