@@ -201,7 +201,6 @@ mod tests {
             "hf://org/name/../../x",
             "hf://org/na?me",
             "s3://",
-            "s3:///x",
             "s3://bucket/../x",
             "s3://buc ket/x",
         ] {
