@@ -144,7 +144,7 @@ fn sizes_have_units() {
         assert!(written < 30_000, "{size}: {written}");
     }
     let (code, text) = failure(&["quantize", "demo:", "-o", out, "--max-bytes", "20 parsecs"]);
-    assert!(code == 2 && text.contains("60MB, 1.5GiB or 50%"), "{text}");
+    assert!(code == 2 && text.contains("60MB, 1.5GiB, 50% or fits:24GB"), "{text}");
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn tensors_that_the_format_cannot_hold_are_refused_with_a_reason() {
             Some(QuantizationScheme::PER_TENSOR),
             "not one per tensor",
         ),
-        ("", "model.fc.weight", int8, None, "there is no config.json"),
+        ("", "model.fc.weight", int8, None, "its directory has no config.json"),
         ("{ no", "model.fc.weight", int8, None, "config.json: it is not a JSON object"),
         ("[1]", "model.fc.weight", weights, None, "config.json: it is not a JSON object"),
     ] {
