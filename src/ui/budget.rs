@@ -45,6 +45,7 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
         step(app, budget, label("last"), theme),
         Line::from(vec![label("holds"), Span::raw(budget.composition(app.model.plan()))]),
     ];
+    lines.truncate(usize::from(layout::lines_above_schemes(area)));
     let mut marks = vec![0usize; budget.schemes.len()];
     for (_, quantizer) in app.model.plan().iter() {
         let at = budget.schemes.iter().position(|(scheme, _)| *scheme == quantizer.scheme);

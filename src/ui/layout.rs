@@ -327,16 +327,24 @@ pub fn budget_figures(area: Rect) -> Rect {
     }
 }
 
-/// Lines of figures above the schemes of the budget, and the line below them.
-const ABOVE_SCHEMES: u16 = 4;
+/// The line below the schemes of the budget.
 const BELOW_SCHEMES: u16 = 1;
+/// Below this height the budget leaves out what the point consists of.
+const MIN_BUDGET_WITH_COMPOSITION_HEIGHT: u16 = 10;
+
+/// Lines of figures above the schemes of the budget: size, error, last step and, if there is
+/// room, what the point consists of.
+pub fn lines_above_schemes(figures: Rect) -> u16 {
+    if figures.height < MIN_BUDGET_WITH_COMPOSITION_HEIGHT { 3 } else { 4 }
+}
 
 /// The list of schemes within the budget's figures.
 pub fn budget_schemes(figures: Rect, budget: &Budget) -> List {
     let count = budget.schemes.len();
-    let room = figures.height.saturating_sub(ABOVE_SCHEMES + BELOW_SCHEMES);
+    let above = lines_above_schemes(figures);
+    let room = figures.height.saturating_sub(above + BELOW_SCHEMES);
     let height = room.max(1).min(count as u16);
-    let area = Rect { y: figures.y + ABOVE_SCHEMES, height, ..figures };
+    let area = Rect { y: figures.y + above, height, ..figures };
     let first = (budget.chosen + 1).saturating_sub(height.into());
     List { area: area.intersection(figures), first, count }
 }
