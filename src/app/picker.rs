@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(names(&picker), ["org/name"]);
         picker.press(&keys, Key::Ctrl('u'), 9);
         press(&mut picker, "size>5B !gguf");
-        assert_eq!(names(&picker), ["b"]);
+        assert_eq!(names(&picker), ["b", "org/name"]);
         assert_eq!(picker.press(&keys, Key::Enter, 9), Picked::Nothing);
         assert_eq!(picker.press(&keys, Key::Enter, 9), Picked::Model("/m/b".into()));
         // What is not known of models is said.

@@ -258,7 +258,8 @@ fn print(made: &Made, out: &Path, json: bool, thresholds: &Thresholds) -> Result
     }
     writeln!(
         to,
-        "{quantized} tensors quantized, {dequantized} dequantized, {unchanged} bit for bit as they were, {}",
+        "{} quantized, {dequantized} dequantized, {unchanged} bit for bit as they were, {}",
+        figures::counted(quantized, "tensor"),
         figures::bytes(bytes)
     )?;
     if let Some((db, name)) = worst(&fragment.tensors) {

@@ -488,7 +488,14 @@ impl Quantize {
         let (tensors, mut refused) =
             self.without_undivided(checkpoint, format, &schemes, tensors, &mut warnings)?;
         if self.partition.partition.is_some() {
-            return self.headers_plan(checkpoint, &tensors, &schemes);
+            let mut kept = tensors.into_iter().map(|id| (id, Vec::new())).collect();
+            self.keep_units_whole(checkpoint, rules, &refused, &mut kept, &mut warnings);
+            let tensors: Vec<TensorId> = kept.into_iter().map(|(id, _)| id).collect();
+            let mut plan = self.headers_plan(checkpoint, &tensors, &schemes)?;
+            if format == OutputFormat::Gguf {
+                mark_f16(checkpoint, &refused, &mut plan);
+            }
+            return Ok(Planned { plan, warnings, ..Planned::default() });
         }
         let errors = match self.has_budget() {
             true => ErrorDetail::Full,
@@ -746,7 +753,7 @@ impl Quantize {
         checkpoint: &Checkpoint,
         tensors: &[TensorId],
         schemes: &[QuantizationScheme],
-    ) -> Result<Planned, Error> {
+    ) -> Result<Plan, Error> {
         let mut plan = Plan::default();
         plan.rounding = self.rounding.rounding;
         for &id in tensors {
@@ -759,7 +766,7 @@ impl Quantize {
             let path = checkpoint.path().to_owned();
             return Err(SelectionError::Nothing { path, excluded: false }.into());
         }
-        Ok(Planned { plan, ..Planned::default() })
+        Ok(plan)
     }
 
     fn uniform(&self, outcomes: &[(TensorId, Vec<Outcome>)]) -> Plan {

@@ -107,7 +107,7 @@ fn a_non_finite_tensor_is_listed_and_refused_by_name() {
     let (dir, path) = model(&[f32s("bad", &[4, 4], values), weights("good", &[4, 4])]);
     let table = stdout(&["analyze", &path]);
     assert!(table.contains("no: it holds 1 NaN and 1 Inf, the first at index 5"));
-    let name = ["bad", "1 NaN and 1 infinite", "index 5"];
+    let name = ["bad", "1 NaN and 1 Inf", "index 5"];
     fails(&["analyze", &path, "--include", "bad"], &name);
     fails(&["calibrate", &path, "--include", "bad"], &name);
     let out = dir.path().join("out.safetensors");

@@ -259,13 +259,20 @@ fn a_single_file_keeps_its_name() {
     for name in names {
         let fixture = ModelFixture::new();
         fixture.add_weights(name, &[weights("lin.weight", &[8, 16])]);
-        fixture.add("adapter_config.json", b"{}");
+        // An adapter's configuration says under which name its weights are looked for.
+        let config = match name {
+            "adapter_model.safetensors" => "adapter_config.json",
+            _ => "config.json",
+        };
+        fixture.add(config, b"{}");
+        let mut expected = [config, name];
+        expected.sort_unstable();
         for (out, options) in [("int8", &[][..]), ("fake", &["--format", "fake-quantized"])] {
             fixture.quantize(out, options);
-            assert_eq!(fixture.out(out), ["adapter_config.json", name]);
+            assert_eq!(fixture.out(out), expected);
         }
         stdout(&["dequantize", &fixture.path("int8"), "-o", &fixture.path("back")]);
-        assert_eq!(fixture.out("back"), ["adapter_config.json", name]);
+        assert_eq!(fixture.out("back"), expected);
     }
 }
 

@@ -238,7 +238,7 @@ mod tests {
             ("size>7B5", "needs bytes"),
             ("params>1GB", "such as 1M or 7B"),
             ("sqrn<20", "did you mean sqnr?"),
-            ("weight>3", "Measurement: size, params, sqnr, output, absmax"),
+            ("weight>3", "Known: size, params, sqnr, output, absmax"),
             ("dtpye:f32", "did you mean dtype:?"),
             ("sqnr<x", "needs dB"),
             ("is:", "marked"),

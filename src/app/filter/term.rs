@@ -294,7 +294,7 @@ fn comparison(text: &str, vocabulary: &Vocabulary) -> Option<Result<TermTest, St
     let (sign, comparison) = COMPARISONS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
     if !vocabulary.metrics.contains(&metric) {
         let (things, known) = (vocabulary.things, vocabulary.metric_list());
-        return Some(Err(format!("{name} is not known of {things}. Measurement: {known}")));
+        return Some(Err(format!("{name} is not known of {things}. Known: {known}")));
     }
     let number = rest.strip_prefix(sign)?;
     let found = match metric {
@@ -352,7 +352,7 @@ fn unknown(text: &str, vocabulary: &Vocabulary) -> Option<String> {
         let nearest = known.find(|known| is_near(name, known));
         let meant = nearest.map_or(".".to_owned(), |known| format!(", did you mean {known}?"));
         let known = vocabulary.metric_list();
-        return Some(format!("unknown figure '{name}'{meant} Measurement: {known}"));
+        return Some(format!("unknown figure '{name}'{meant} Known: {known}"));
     }
     let near = CONDITIONS.into_iter().find(|known| is_near(name, known));
     let near = near.filter(|_| rest.starts_with(':'))?;
