@@ -139,6 +139,9 @@ fn marks_and_cursor_are_restored() {
     let mut session = start(&["tests/data/tiny-llama/single"]);
     session.wait_for("calibrated");
     session.press(":lm_head\r X");
+    session.wait_for("and the table");
+    session.press("j\r");
+    session.wait_for("weight error of int8 per channel");
     session.wait_for("1 tensor marked");
     session.press("q");
     session.wait_for("Quit anyway?");
