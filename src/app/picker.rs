@@ -332,7 +332,7 @@ mod tests {
         // The history has what was kept.
         press(&mut picker, "/");
         picker.press(&keys, Key::Up, 9);
-        assert_eq!(names(&picker), ["b"]);
+        assert_eq!(names(&picker), ["b", "org/name"]);
     }
 
     #[test]
