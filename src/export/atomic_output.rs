@@ -199,8 +199,7 @@ fn allocated_bytes(path: &Path) -> u64 {
 
 impl AtomicOutput {
     /// Creates the temporary output, with every planned file at its full length and its header
-    /// written. Finished parts of an earlier, identical save are kept; see
-    /// [`AtomicOutput::journal`].
+    /// written. Finished parts of an earlier, identical save are kept.
     pub fn create(
         checkpoint: &Checkpoint,
         request: &Request,
