@@ -2,9 +2,9 @@
 
 use super::error::Error;
 use super::options::{OutputArgs, WorkArgs, opened};
-use super::partition::finish;
 use super::receipt;
 use super::report::ReportArgs;
+use super::save::finish;
 use super::target::output_format;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
@@ -45,8 +45,7 @@ impl Join {
         parse: impl FnOnce(&[String]) -> Option<ReportArgs>,
     ) -> Result<(), Error> {
         let directory = PartialDirectory::of(&self.out)?;
-        let fragments = directory.read()?;
-        let Some((_, first)) = fragments.into_iter().next() else {
+        let Some(first) = directory.first()? else {
             let why = match directory.path().is_dir() {
                 true => "holds no finished share",
                 false => "does not exist",

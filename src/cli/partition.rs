@@ -1,9 +1,9 @@
 //! `--partition`: writes one worker's share of an output.
 
 use super::error::Error;
-use super::job_runner::JobRunner;
 use super::options::WorkArgs;
 use super::output::output;
+use super::save::finish;
 use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
@@ -14,15 +14,14 @@ use crate::export::partition::identity::{analysis_identity, source_identity};
 use crate::export::partition::shares::assign;
 use crate::export::{OutputFormat, Partition, Request, Task};
 use crate::job::cache::Cache;
-use crate::job::partition::{self, Made, PartitionEvent};
-use crate::job::{Job, JobError, Stopped};
+use crate::job::partition::{self, Made};
 use crate::plan::recipe;
 use crate::quantization::{AnalysisSpec, Thresholds};
 use crate::tensor::TensorId;
 use crate::text::{figures, names, shell};
 use clap::Args;
 use serde::Serialize;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,38 +50,6 @@ pub(super) fn make(
         || partition::start(checkpoint.clone(), request, described, partition, work.threads());
     let made = finish(job, work)?;
     print(&made, &out, json, thresholds)
-}
-
-/// Runs a job of [`partition`] to its end.
-pub(super) fn finish<T: Send + 'static>(
-    job: impl FnOnce() -> io::Result<Job<PartitionEvent<T>>>,
-    work: &WorkArgs,
-) -> Result<T, Error> {
-    let mut runner = JobRunner::start(job, "preparing", work.quiet)?;
-    let mut finished = None;
-    loop {
-        match runner.next() {
-            Ok(Some(PartitionEvent::Phase(doing))) => runner.set_phase(doing),
-            Ok(Some(PartitionEvent::Finished(outcome))) => finished = Some(outcome),
-            Ok(None) => break,
-            // The job was complete before the signal arrived.
-            Err(interrupted) => match finished {
-                Some(outcome) if outcome.is_ok() => return Ok((*outcome)?),
-                _ => {
-                    return Err(match interrupted {
-                        Error::Interrupted { signal } => {
-                            Error::SaveInterrupted { signal, unfinished: None }
-                        }
-                        other => other,
-                    });
-                }
-            },
-        }
-    }
-    match finished {
-        Some(outcome) => Ok((*outcome)?),
-        None => Err(JobError::SaveStopped(Stopped::Cancelled).into()),
-    }
 }
 
 fn described(checkpoint: &Checkpoint, request: &Request, training_state: bool) -> FragmentRequest {

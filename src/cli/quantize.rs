@@ -747,7 +747,8 @@ impl Quantize {
         }
     }
 
-    /// The plan of a worker, for which no element is read: all tensors that the selection names.
+    /// Returns the plan of a worker: all selected tensors. It depends only on the headers, so
+    /// that all workers make the same plan.
     fn headers_plan(
         &self,
         checkpoint: &Checkpoint,

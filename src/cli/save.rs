@@ -5,9 +5,9 @@ use super::job_runner::JobRunner;
 use super::options::WorkArgs;
 use crate::checkpoint::Checkpoint;
 use crate::export::{KnownScales, Receipt, Request, VerifiedAgainst};
-use crate::job::JobError;
-use crate::job::Stopped;
 use crate::job::save::{self, SaveEvent};
+use crate::job::{Job, JobError, Stopped};
+use std::io;
 use std::sync::Arc;
 
 /// Saves, and waits until the output was verified and renamed into place. If a signal cancels
@@ -19,7 +19,14 @@ pub(super) fn save(
     against: Option<VerifiedAgainst>,
     work: &WorkArgs,
 ) -> Result<Receipt, Error> {
-    let job = || save::start(checkpoint.clone(), request, known, against, work.threads());
+    finish(|| save::start(checkpoint.clone(), request, known, against, work.threads()), work)
+}
+
+/// Runs a save, or a part of one, to its end, and shows its progress.
+pub(super) fn finish<T: Send + 'static>(
+    job: impl FnOnce() -> io::Result<Job<SaveEvent<T>>>,
+    work: &WorkArgs,
+) -> Result<T, Error> {
     let mut runner = JobRunner::start(job, "preparing", work.quiet)?;
     let mut finished = None;
     loop {
@@ -27,7 +34,7 @@ pub(super) fn save(
             Ok(Some(SaveEvent::Phase(doing))) => runner.set_phase(doing),
             Ok(Some(SaveEvent::Finished(outcome))) => finished = Some(outcome),
             Ok(None) => break,
-            // The save was complete before the signal arrived.
+            // The job was complete before the signal arrived.
             Err(interrupted) => match finished {
                 Some(outcome) if outcome.is_ok() => return Ok((*outcome)?),
                 outcome => {

@@ -616,7 +616,7 @@ fn is_unsupported(error: &io::Error) -> bool {
     [Errno::NOSYS, Errno::OPNOTSUPP].iter().any(|e| Some(e.raw_os_error()) == error.raw_os_error())
 }
 
-fn sync_tree(path: &Path) -> io::Result<()> {
+pub(super) fn sync_tree(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         for entry in fs::read_dir(path)? {
             sync_tree(&entry?.path())?;
@@ -627,7 +627,7 @@ fn sync_tree(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     reach(Failpoint::Disk)?;
     #[cfg(unix)]
     File::open(path)?.sync_all()?;

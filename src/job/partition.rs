@@ -4,8 +4,9 @@
 use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
 use super::entry_chunks::{EntryChunks, entry_chunks};
+use super::save::SaveEvent;
 use super::writers::{Writer, Writers, failed_write};
-use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, on_all_cores, verify};
+use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::partition::fragment::{
     Fragment, FragmentFile, FragmentPiece, FragmentRequest, FragmentTensor, Identity, Outcome,
@@ -25,20 +26,10 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The maximum number of bytes per digest. Pieces of this size let all cores compute digests.
 const PIECE_BYTES: u64 = 64 << 20;
-
-/// An event of a job in this module.
-#[derive(Debug)]
-pub(crate) enum PartitionEvent<T> {
-    /// A new phase begins; the text names it.
-    Phase(&'static str),
-    /// The job has ended.
-    Finished(Box<Result<T, JobError>>),
-}
 
 /// A worker's finished fragment.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,13 +50,13 @@ pub(crate) fn start(
     described: FragmentRequest,
     partition: Partition,
     threads: Option<usize>,
-) -> std::io::Result<Job<PartitionEvent<Made>>> {
+) -> std::io::Result<Job<SaveEvent<Made>>> {
     let job = PendingJob::new("partition", Arc::default(), move |progress, sender| {
-        let phase = |name| _ = sender.send(PartitionEvent::Phase(name));
+        let phase = |name| _ = sender.send(SaveEvent::Phase(name));
         let worker =
             Worker { checkpoint: &checkpoint, request: &request, partition, threads, progress };
         let outcome = worker.run(described, &phase);
-        let _ = sender.send(PartitionEvent::Finished(Box::new(outcome)));
+        let _ = sender.send(SaveEvent::Finished(Box::new(outcome)));
     });
     job.start()
 }
@@ -75,15 +66,15 @@ pub(crate) fn start_join(
     checkpoint: Arc<Checkpoint>,
     request: Request,
     threads: Option<usize>,
-) -> std::io::Result<Job<PartitionEvent<Receipt>>> {
+) -> std::io::Result<Job<SaveEvent<Receipt>>> {
     let job = PendingJob::new("join", Arc::default(), move |progress, sender| {
-        let phase = |name| _ = sender.send(PartitionEvent::Phase(name));
+        let phase = |name| _ = sender.send(SaveEvent::Phase(name));
         let outcome = join(&checkpoint, &request, threads, progress, &phase);
         let outcome = outcome.map_err(|error| match error {
             JobError::Stopped(why) => JobError::SaveStopped(why),
             error => error,
         });
-        let _ = sender.send(PartitionEvent::Finished(Box::new(outcome)));
+        let _ = sender.send(SaveEvent::Finished(Box::new(outcome)));
     });
     job.start()
 }
@@ -390,47 +381,22 @@ fn digests(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Vec<String>, JobError> {
-    let found = Mutex::new(vec![String::new(); pieces.len()]);
-    on_each(pieces.len(), threads, progress, &|number| {
-        let Some(Piece { path, range, .. }) = pieces.get(number) else { return Ok(()) };
-        let mut file = File::open(path).context(path)?;
-        file.seek(SeekFrom::Start(range.start)).context(path)?;
-        let digest = digest_of(&mut file.take(range.end - range.start), |_| Ok(()));
-        let digest = digest.context(path)?;
-        if let Some(place) = lock(&found).get_mut(number) {
-            *place = digest;
-        }
-        Ok(())
-    })?;
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Calls `work` for each number below `count`, on all cores. Stops at the first error.
-fn on_each(
-    count: usize,
-    threads: Option<usize>,
-    progress: &Progress,
-    work: &(dyn Fn(usize) -> Result<(), SaveError> + Sync),
-) -> Result<(), JobError> {
-    let next = AtomicUsize::new(0);
-    let failed: Mutex<Option<SaveError>> = Mutex::new(None);
-    on_all_cores(threads, || {
-        while !progress.is_cancelled() {
-            let number = next.fetch_add(1, Relaxed);
-            if number >= count {
-                return;
+    let digests = Mutex::new(vec![String::new(); pieces.len()]);
+    let found = &digests;
+    each_chunk(pieces.iter().map(|_| 1), threads, progress, || {
+        move |number, _| {
+            let Some(Piece { path, range, .. }) = pieces.get(number) else { return Ok(()) };
+            let mut file = File::open(path).context(path)?;
+            file.seek(SeekFrom::Start(range.start)).context(path)?;
+            let digest = digest_of(&mut file.take(range.end - range.start), |_| Ok(()));
+            let digest = digest.context(path)?;
+            if let Some(place) = lock(found).get_mut(number) {
+                *place = digest;
             }
-            if let Err(error) = work(number) {
-                next.store(count, Relaxed);
-                lock(&failed).get_or_insert(error);
-                return;
-            }
+            Ok(())
         }
     })?;
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error.into()),
-        None => Ok(progress.check()?),
-    }
+    Ok(digests.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// One piece of the output, and the file of a fragment that contains it.
@@ -465,11 +431,16 @@ fn join(
     phase("joining");
     let (output, linked) = AtomicOutput::create_with_links(request, &output_plan, &links)?;
     let is_linked = |file: usize| linked.get(file).copied().unwrap_or(false);
-    on_each(pieces.len(), threads, progress, &|number| {
-        let Some(piece) = pieces.get(number) else { return Ok(()) };
-        let Some(file) = output_plan.files.get(piece.file) else { return Ok(()) };
-        let to = (!is_linked(piece.file)).then(|| output.path_of(file));
-        join_piece(piece, to.as_deref(), progress)
+    let to = |piece: &JoinPiece| {
+        let file = output_plan.files.get(piece.file).filter(|_| !is_linked(piece.file));
+        file.map(|file| output.path_of(file))
+    };
+    let (pieces, to) = (&pieces, &to);
+    each_chunk(pieces.iter().map(|_| 1), threads, progress, || {
+        move |number, _| {
+            let Some(piece) = pieces.get(number) else { return Ok(()) };
+            Ok(join_piece(piece, to(piece).as_deref(), progress)?)
+        }
     })?;
     for (number, file) in output_plan.files.iter().enumerate() {
         if !is_linked(number) {

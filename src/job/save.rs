@@ -31,13 +31,13 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// An event that a save reports while it runs.
+/// An event that a save, or a part of one, reports while it runs.
 #[derive(Debug)]
-pub enum SaveEvent {
+pub enum SaveEvent<T = Receipt> {
     /// A new phase begins; the text names it, such as `writing`.
     Phase(&'static str),
-    /// The save has ended, with its receipt or an error.
-    Finished(Box<Result<Receipt, JobError>>),
+    /// The job has ended, with its result or an error.
+    Finished(Box<Result<T, JobError>>),
 }
 
 /// Starts the job of [`prepare`] on a new thread.

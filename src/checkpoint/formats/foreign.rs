@@ -127,8 +127,8 @@ fn of(head: &[u8], goes_on: bool) -> Option<String> {
     })
 }
 
-/// Returns whether the bytes start an ONNX `ModelProto`: the protobuf tag of `ir_version`, followed
-/// by that of `opset_import`, `producer_name` or `graph`.
+/// Returns whether the bytes start an ONNX `ModelProto`: `ir_version`, then one of the text
+/// fields, `graph` or `opset_import`.
 fn is_onnx(head: &[u8]) -> bool {
     match head {
         [0x08, version @ 3..=13, tag, length, ..] => match tag {

@@ -3,6 +3,7 @@
 //!
 //! A fragment gets its name only when it is complete, verified and written to the disk.
 
+use crate::export::atomic_output::{sync_directory, sync_tree};
 use crate::export::error::{IoContext, SaveError};
 use crate::export::partition::Partition;
 use crate::quantization::ErrorSums;
@@ -211,20 +212,35 @@ impl PartialDirectory {
         Ok(Unfinished { directory, _lock: lock })
     }
 
-    /// Reads all finished fragments, in order.
-    pub(crate) fn read(&self) -> Result<Vec<(Partition, Fragment)>, SaveError> {
+    /// The partitions that are finished, in order.
+    fn finished(&self) -> Result<Vec<Partition>, SaveError> {
         let entries = match fs::read_dir(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.context(&self.path)?,
         };
         let mut found = Vec::new();
         for entry in entries {
-            let path = entry.context(&self.path)?.path();
-            let Some(partition) = partition_of(&path) else { continue };
-            found.push((partition, read(&path, partition)?));
+            found.extend(partition_of(&entry.context(&self.path)?.path()));
         }
-        found.sort_by_key(|(partition, _)| (partition.count(), partition.index()));
+        found.sort_by_key(|partition| (partition.count(), partition.index()));
         Ok(found)
+    }
+
+    /// Reads the description of a finished fragment.
+    fn describe(&self, partition: Partition) -> Result<Fragment, SaveError> {
+        read(&self.path_of(partition), partition)
+    }
+
+    /// Reads the first finished fragment; `None` if there is none.
+    pub(crate) fn first(&self) -> Result<Option<Fragment>, SaveError> {
+        let first = self.finished()?.into_iter().next();
+        first.map(|partition| self.describe(partition)).transpose()
+    }
+
+    /// Reads all finished fragments, in order.
+    pub(crate) fn read(&self) -> Result<Vec<(Partition, Fragment)>, SaveError> {
+        let finished = self.finished()?.into_iter();
+        finished.map(|partition| Ok((partition, self.describe(partition)?))).collect()
     }
 
     /// Returns the workers that are making fragments now, according to the locks.
@@ -413,22 +429,4 @@ fn is_abandoned(path: &Path) -> bool {
         // The worker was killed before creating the lock, or is about to create it.
         Err(_) => false,
     }
-}
-
-fn sync_tree(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            sync_tree(&entry?.path())?;
-        }
-        return sync_directory(path);
-    }
-    fs::File::open(path)?.sync_all()
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    fs::File::open(path)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
 }
