@@ -78,7 +78,7 @@ pub(crate) fn start(
             move |number, _| {
                 let Some((id, sample)) = samples.get(number) else { return Ok(()) };
                 let estimate = sample.measure(&mut reader, spec, *id, progress);
-                // Whoever no longer listens has cancelled the job.
+                // The receiver is gone only after the job was cancelled.
                 let _ = sender.send(Ok((*id, estimate)));
                 Ok(())
             }

@@ -122,7 +122,7 @@ impl Shape {
 
     /// The leading axes along which output channels are counted; all axes of a shape that has
     /// fewer. Where the output channels are not contiguous ([`Shape::channel_major`]), this and
-    /// [`Shape::channels`] count contiguous rows all the same.
+    /// [`Shape::channels`] still count contiguous rows.
     pub fn channel_dims(&self) -> &[u64] {
         let dims = self.dims();
         dims.get(..self.channel_axes.count()).unwrap_or(dims)

@@ -98,7 +98,7 @@ impl FusionUnits {
     }
 
     /// The largest magnitude of each unit, for all its tensors among `ids`. `absmax` gives that
-    /// of a tensor; a unit of which one tensor is not known is left out.
+    /// of a tensor. A unit is left out if it is not known for one of its tensors.
     pub fn shared_absmax(
         &self,
         ids: impl IntoIterator<Item = TensorId>,

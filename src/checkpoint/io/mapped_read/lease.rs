@@ -1,4 +1,4 @@
-//! File leases (`fcntl(2)`): while one is held, nobody writes to the file.
+//! File leases (`fcntl(2)`): while one is held, no process writes to the file.
 
 use crate::checkpoint::FileSystem;
 use std::fs::File;
@@ -9,8 +9,8 @@ const F_SETSIG: libc::c_int = 10;
 
 /// A read lease on a file, released on drop.
 ///
-/// While it is held nobody has the file open for writing. Whoever opens it for writing or truncates
-/// it waits until the lease is released. If the holder takes longer than
+/// While it is held, no process has the file open for writing. A process that opens it for
+/// writing or truncates it waits until the lease is released. If the holder takes longer than
 /// `/proc/sys/fs/lease-break-time` (45 seconds by default) to release it, the system revokes it.
 #[derive(Debug)]
 pub(super) struct Lease<'f> {

@@ -4,9 +4,9 @@
 //! Small pages take longer to map than to copy, so a file in small pages is read as usual.
 //!
 //! The bytes must not change while a closure reads them. So they are only lent under a [`Lease`],
-//! which the system grants if nobody has the file open for writing. Until it is released, whoever
-//! wants to write waits, so the closures are short. Where no lease can be had, the caller copies
-//! the bytes.
+//! which the system grants if no process has the file open for writing. Until it is released,
+//! writers wait, so the closures are short. If the system grants no lease, the caller copies the
+//! bytes.
 //!
 //! Two failures remain: the disk can fail, and a process that is stopped for most of a minute loses
 //! its lease, after which the file can be truncated. Both raise SIGBUS. [`faults`] lets the closure
