@@ -68,6 +68,7 @@ pub mod export;
 pub mod failpoints;
 pub mod guide;
 pub mod job;
+mod path_error;
 pub mod plan;
 pub mod quantization;
 pub mod report;

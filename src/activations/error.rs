@@ -1,6 +1,6 @@
 //! Errors of capture files.
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ReadError;
 use std::path::PathBuf;
 
 /// Why recorded inputs cannot be used.
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum ActivationsError {
     #[error("{0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] ReadError),
     #[error("{}, '{}': {fault}", path.display(), name.escape_debug())]
     Recorded { path: PathBuf, name: String, fault: Box<Fault> },
     #[error("{}: {why}", path.display())]

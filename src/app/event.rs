@@ -8,7 +8,7 @@ use crate::app::picker::ModelChoice;
 use crate::app::save::{Refusal, SavePreview};
 use crate::app::tab::Tab;
 use crate::app::table::Column;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ReadError;
 use crate::export::LoadCheck;
 use crate::export::Request;
 use crate::job::diff::Compared;
@@ -51,7 +51,7 @@ pub enum Event {
     Analyzed {
         generation: u64,
         tensor: TensorId,
-        found: Result<Analysis, CheckpointError>,
+        found: Result<Analysis, ReadError>,
     },
     CalibrationEnded {
         generation: u64,
@@ -88,7 +88,7 @@ pub enum Event {
     /// The error of a mark's own quantizer was measured, or could not be.
     MarkMeasured {
         tensor: TensorId,
-        found: Result<Analysis, CheckpointError>,
+        found: Result<Analysis, ReadError>,
     },
     /// The models that can be opened: recently opened ones, and those that were found.
     ModelsFound(Vec<ModelChoice>),

@@ -3,7 +3,7 @@
 use crate::activations::OutputError;
 use crate::app::outputs::Outputs;
 use crate::app::tensor_metrics::{Cost, Measurement, SCHEMES, Sqnr, TensorMetrics};
-use crate::checkpoint::{Checkpoint, CheckpointError, Format};
+use crate::checkpoint::{Checkpoint, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
@@ -406,11 +406,7 @@ impl Model {
     }
 
     /// Records an analysis. Returns true if a mark was removed because the tensor has no scale.
-    pub fn record_analysis(
-        &mut self,
-        id: TensorId,
-        found: Result<Analysis, CheckpointError>,
-    ) -> bool {
+    pub fn record_analysis(&mut self, id: TensorId, found: Result<Analysis, ReadError>) -> bool {
         let Some(measurement) = self.measurements.get_mut(id.index()) else { return false };
         let dtype = &self.checkpoint.tensor(id).dtype;
         let mark = self.plan.get(id);

@@ -1,6 +1,6 @@
 //! The parts of a model's `config.json` that concern its tensors.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::files::{self, PathTarget};
 use crate::checkpoint::python_json;
 use crate::tensor::FloatType;
@@ -134,7 +134,7 @@ pub(crate) fn float_type(name: &str) -> Option<FloatType> {
 }
 
 fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
-    let fail = |problem: Problem| CheckpointError::new(path, problem);
+    let fail = |problem: Problem| ReadError::new(path, problem);
     match text(path) {
         None => Ok(None),
         Some(Ok(text)) => {

@@ -1,12 +1,13 @@
 //! Errors of reading checkpoints, as sentences that say what to do.
 
+use crate::path_error::PathError;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// An error with the path of the file and the name of the tensor, if there is one.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{}: {problem}", path.display(), tensor.as_ref().map(|t| format!(", tensor '{}'", t.escape_debug())).unwrap_or_default())]
-pub struct CheckpointError {
+pub struct ReadError {
     /// The file or directory.
     pub path: PathBuf,
     /// The name of the tensor, if the problem concerns one.
@@ -174,7 +175,7 @@ fn io_sentence(error: &io::Error) -> String {
     }
 }
 
-impl CheckpointError {
+impl ReadError {
     /// Returns whether the opened directory has no model of its own, or several.
     pub fn is_a_choice(&self) -> bool {
         matches!(
@@ -185,19 +186,25 @@ impl CheckpointError {
 
     /// Creates an error about a file.
     pub fn new(path: &Path, problem: impl Into<Problem>) -> Self {
-        CheckpointError { path: path.to_owned(), tensor: None, problem: problem.into() }
+        ReadError { path: path.to_owned(), tensor: None, problem: problem.into() }
     }
 
     /// Adds the name of the tensor.
     pub fn about(self, tensor: &str) -> Self {
-        CheckpointError { tensor: Some(tensor.to_owned()), ..self }
+        ReadError { tensor: Some(tensor.to_owned()), ..self }
     }
 
     /// Creates an error about a tensor of a file.
     pub fn of_tensor(path: &Path, tensor: &str, problem: impl Into<Problem>) -> Self {
-        CheckpointError::new(path, problem).about(tensor)
+        ReadError::new(path, problem).about(tensor)
+    }
+}
+
+impl From<PathError> for ReadError {
+    fn from(PathError { path, source }: PathError) -> Self {
+        ReadError { path, tensor: None, problem: Problem::Io(source) }
     }
 }
 
 /// The result of reading a checkpoint.
-pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;
+pub type Result<T, E = ReadError> = std::result::Result<T, E>;

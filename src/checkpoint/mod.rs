@@ -33,7 +33,7 @@ pub use access::{Access, Conversion, Data, Indirect, Role, SignChange};
 pub use checkpoint::{Checkpoint, Content};
 pub use config::Config;
 pub use discovery::{Index, has_model};
-pub use error::{CheckpointError, Problem, Result};
+pub use error::{Problem, ReadError, Result};
 pub use file_names::has_extension;
 pub(crate) use file_names::names_in;
 pub use formats::format::Format;

@@ -3,7 +3,7 @@
 use crate::checkpoint::checkpoint::{Checkpoint, Content};
 use crate::checkpoint::config::Config;
 use crate::checkpoint::discovery::{self, Index, WeightMap};
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::format::Format;
 use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors};
 use crate::checkpoint::index_check::compare_with_index;
@@ -104,10 +104,10 @@ impl Checkpoint {
             if contents.format != format {
                 let (first, other) = (format.name(), contents.format.name());
                 let problem = Problem::MixedFormats { first, other };
-                return Err(CheckpointError::new(shard.source.path(), problem));
+                return Err(ReadError::new(shard.source.path(), problem));
             }
             if let Some(split) = contents.split.filter(|split| split.count != count) {
-                return Err(CheckpointError::new(shard.source.path(), split.renamed()));
+                return Err(ReadError::new(shard.source.path(), split.renamed()));
             }
             shard.metadata = contents.metadata;
             notes.extend(contents.notes);
@@ -134,7 +134,7 @@ impl Checkpoint {
         };
         let limit = u64::from(u32::MAX);
         if stored.len() as u64 > limit {
-            return Err(CheckpointError::new(&path, Problem::TooManyTensors(limit)));
+            return Err(ReadError::new(&path, Problem::TooManyTensors(limit)));
         }
         if shards.len() > 1 && !all_named {
             unique_names(&path, &shards, &stored)?;
@@ -213,7 +213,7 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
         Some((first, second)) => {
             let shard = |at: u32| shards[tensor(at).shard as usize].name();
             let problem = Problem::InTwoShards(shard(first), shard(second));
-            Err(CheckpointError::of_tensor(path, &tensor(second).name, problem))
+            Err(ReadError::of_tensor(path, &tensor(second).name, problem))
         }
     }
 }

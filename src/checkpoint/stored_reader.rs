@@ -1,7 +1,7 @@
 //! Reads ranges of stored tensors on demand.
 
 use crate::checkpoint::access::{Access, Data, Indirect};
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::inflate::Inflater;
 use crate::checkpoint::io::source::{BorrowedBytes, Source, SourceHandle};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
@@ -93,10 +93,10 @@ impl<'c> StoredReader<'c> {
     }
 
     /// Creates an error about a stored tensor, with the path of its file.
-    pub fn error(&self, id: StoredId, why: String) -> CheckpointError {
+    pub fn error(&self, id: StoredId, why: String) -> ReadError {
         let stored = self.get(id);
         let path = self.source(stored).path();
-        CheckpointError::of_tensor(path, &stored.name, Problem::Layout(why))
+        ReadError::of_tensor(path, &stored.name, Problem::Layout(why))
     }
 
     fn source(&self, stored: &Stored) -> &'c Source {
@@ -298,8 +298,8 @@ impl<'c> StoredReader<'c> {
         Ok(bytes)
     }
 
-    /// Calls `work` with the last pass through a deflated range, a function that starts a new pass,
-    /// and one that reads from an offset in the range. Reading a tensor in order continues the
+    /// Calls `work` with the last pass through a deflated range and two functions: one starts a
+    /// new pass, one reads from an offset in the range. Reading a tensor in order continues the
     /// pass, so it is inflated once.
     fn with_inflater(
         &mut self,

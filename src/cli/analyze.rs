@@ -3,7 +3,7 @@
 use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
-use super::error::Error;
+use super::error::{Error, UsageError};
 use super::fail_on::{self, FailOn};
 use super::listing::{ListingSummary, Row, print_unplaced};
 use super::measured::{Measured, note, rank, statistics};
@@ -140,8 +140,8 @@ impl Analyze {
             return self.into_report().map_or(Ok(()), |report| report.run(thresholds));
         }
         if let Some(path) = self.out {
-            let why = "--output is for --partition; `quantscope report` writes a report".to_owned();
-            return Err(Error::Usage { path, why });
+            let why = "--output is for --partition; `quantscope report` writes a report";
+            return Err(UsageError::options(&path, why).into());
         }
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();

@@ -4,7 +4,7 @@ use super::error::Error;
 use super::options::OutputArgs;
 use super::output::{Output, output};
 use super::target::ForArgs;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ReadError;
 use crate::demo;
 use crate::export::{Finding, LoadCheck, Severity};
 use crate::plan::target::Loader;
@@ -56,12 +56,12 @@ impl Check {
 }
 
 /// The findings about the model at a path, and the notes of opening it.
-fn open(model: &Path, loaders: &[Loader]) -> Result<(LoadCheck, Vec<String>), CheckpointError> {
+fn open(model: &Path, loaders: &[Loader]) -> Result<(LoadCheck, Vec<String>), ReadError> {
     let checkpoint = demo::open_model(model)?;
     Ok((LoadCheck::new(&checkpoint, loaders)?, checkpoint.notes().to_vec()))
 }
 
-fn unopened(error: &CheckpointError, loaders: &[Loader]) -> LoadCheck {
+fn unopened(error: &ReadError, loaders: &[Loader]) -> LoadCheck {
     LoadCheck {
         format: "unknown".to_owned(),
         loaders: loaders.to_vec(),

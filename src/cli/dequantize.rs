@@ -2,10 +2,10 @@
 
 use super::error::Error;
 use super::options::{Choice, ModelArgs, OutputArgs, SaveArgs, WorkArgs, choice};
-use super::partition::{self, PartitionArgs};
+use super::partition::{PartitionArgs, WrittenShare};
 use super::receipt;
 use super::save::save;
-use crate::export::{KnownScales, Request, Task};
+use crate::export::{KnownScales, Task};
 use crate::quantization::Thresholds;
 use crate::tensor::FloatType;
 use clap::Args;
@@ -44,22 +44,11 @@ const DTYPES: [Choice<Target>; 4] = [
 impl Dequantize {
     pub fn run(self, thresholds: &Thresholds) -> Result<(), Error> {
         let checkpoint = self.model.open_to_save(&self.save)?;
-        let request = Request {
-            task: Task::Dequantize { to: self.dtype.0 },
-            out: self.save.out,
-            force: self.save.force,
-            copy: self.save.copy,
-        };
+        let request = self.save.request(Task::Dequantize { to: self.dtype.0 });
         if let Some(partition) = self.partition.partition {
-            return partition::make(
-                &checkpoint,
-                request,
-                partition,
-                self.save.training_state,
-                self.output.json,
-                &self.work,
-                thresholds,
-            );
+            let keeps = self.save.training_state;
+            return WrittenShare::write(&checkpoint, request, partition, keeps, &self.work)?
+                .print(self.output.json, thresholds);
         }
         let receipt = save(&checkpoint, request, KnownScales::new(), self.save.verify, &self.work)?;
         receipt::print(&receipt, None, None, self.output.json, thresholds)

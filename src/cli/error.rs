@@ -1,15 +1,16 @@
 //! Errors of subcommands: one sentence on standard error, and an exit code.
 
 use crate::activations::ActivationsError;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ReadError;
 use crate::export::SaveError;
 use crate::job::JobError;
+use crate::path_error::PathError;
 use crate::plan::target::TargetError;
 use crate::plan::{Decibels, RecipeError, SelectionError};
 use crate::text::{figures, names};
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Why a subcommand failed, by layer: reading, the request, saving, background work, results.
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 pub enum Error {
     /// A checkpoint could not be read.
     #[error("{0}")]
-    Read(#[from] CheckpointError),
+    Read(#[from] ReadError),
     /// Recorded inputs could not be read or do not fit the checkpoint.
     #[error("{0}")]
     Activations(#[from] ActivationsError),
@@ -28,30 +29,9 @@ pub enum Error {
     #[error("{0}")]
     Settings(String),
 
-    /// A pattern selects nothing.
+    /// The arguments do not fit each other or the model.
     #[error("{0}")]
-    Selection(#[from] SelectionError),
-    /// A recipe is invalid or does not fit the checkpoint.
-    #[error("{0}")]
-    Recipe(#[from] RecipeError),
-    /// A tensor does not have what was requested.
-    #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
-    Tensor { path: PathBuf, tensor: String, why: String },
-    /// The options do not fit each other or the file that they name.
-    #[error("{}: {why}", path.display())]
-    Usage { path: PathBuf, why: String },
-    /// The target does not fit the checkpoint.
-    #[error("{}: {why}", path.display())]
-    Target { path: PathBuf, why: TargetError },
-    #[error("{}: no choice of schemes brings it to {}; the smallest takes {} ({smallest} bytes)", path.display(), figures::bytes(*.wanted), figures::bytes(*.smallest))]
-    Budget { path: PathBuf, wanted: u64, smallest: u64 },
-    #[error("{}: its tensors take {}, which is within {} already; there is nothing to quantize", path.display(), figures::bytes(*.now), figures::bytes(*.wanted))]
-    WithinBudget { path: PathBuf, wanted: u64, now: u64 },
-    #[error("{}: no scheme keeps {least} in any tensor; there is nothing to quantize", path.display())]
-    NoneKeeps { path: PathBuf, least: Decibels },
-    /// No tensor has this name.
-    #[error("{}: no tensor is named '{}'{}", path.display(), name.escape_debug(), suggestion(nearest))]
-    NoSuchTensor { path: PathBuf, name: String, nearest: Vec<String> },
+    Usage(#[from] UsageError),
     /// Tensors meet a condition of `--fail-on`.
     #[error("{}: {count} tensors fail --fail-on; first '{}': {why}", path.display(), tensor.escape_debug())]
     Condition { path: PathBuf, count: usize, tensor: String, why: String },
@@ -97,6 +77,64 @@ pub enum Error {
     /// Writing failed. A closed pipe is not an error for the caller; see [`Error::exit`].
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+/// A mistake in the arguments of a subcommand that shows only with the model at hand. What the
+/// parser can find, it reports itself.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// A pattern selects nothing.
+    #[error("{0}")]
+    Selection(#[from] SelectionError),
+    /// A recipe is invalid or does not fit the checkpoint.
+    #[error("{0}")]
+    Recipe(#[from] RecipeError),
+    /// A tensor does not have what was requested.
+    #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
+    Tensor { path: PathBuf, tensor: String, why: String },
+    /// Options do not fit each other or the file that they name.
+    #[error("{}: {why}", path.display())]
+    Options { path: PathBuf, why: String },
+    /// The target does not fit the checkpoint.
+    #[error("{}: {why}", path.display())]
+    Target { path: PathBuf, why: TargetError },
+    /// No choice of schemes is small enough.
+    #[error("{}: no choice of schemes brings it to {}; the smallest takes {} ({smallest} bytes)", path.display(), figures::bytes(*.wanted), figures::bytes(*.smallest))]
+    Budget { path: PathBuf, wanted: u64, smallest: u64 },
+    /// The model is small enough already.
+    #[error("{}: its tensors take {}, which is within {} already; there is nothing to quantize", path.display(), figures::bytes(*.now), figures::bytes(*.wanted))]
+    WithinBudget { path: PathBuf, wanted: u64, now: u64 },
+    /// No scheme is good enough for any tensor.
+    #[error("{}: no scheme keeps {least} in any tensor; there is nothing to quantize", path.display())]
+    NoneKeeps { path: PathBuf, least: Decibels },
+    /// No tensor has this name.
+    #[error("{}: no tensor is named '{}'{}", path.display(), name.escape_debug(), suggestion(nearest))]
+    NoSuchTensor { path: PathBuf, name: String, nearest: Vec<String> },
+}
+
+impl UsageError {
+    /// Options that do not fit each other or the file at `path`.
+    pub fn options(path: &Path, why: impl Into<String>) -> Self {
+        UsageError::Options { path: path.to_owned(), why: why.into() }
+    }
+}
+
+impl From<PathError> for Error {
+    fn from(PathError { path, source }: PathError) -> Self {
+        Error::File { path, source }
+    }
+}
+
+impl From<SelectionError> for Error {
+    fn from(error: SelectionError) -> Self {
+        UsageError::from(error).into()
+    }
+}
+
+impl From<RecipeError> for Error {
+    fn from(error: RecipeError) -> Self {
+        UsageError::from(error).into()
+    }
 }
 
 impl From<serde_json::Error> for Error {

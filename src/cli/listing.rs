@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::scan::Found;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, ReadError};
 use crate::export::SaveError;
 use crate::plan::{Obstacle, Selection, obstacle};
 use crate::quantization::{
@@ -31,7 +31,7 @@ pub(super) struct Row<'a> {
 }
 
 enum Failure<'a> {
-    Unread(&'a CheckpointError),
+    Unread(&'a ReadError),
     /// It was selected by name, and cannot be quantized.
     Refused(SaveError),
 }

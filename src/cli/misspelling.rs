@@ -7,8 +7,8 @@ use strsim::osa_distance;
 /// The most single-character edits of a misspelt subcommand.
 const MAX_EDITS: usize = 2;
 
-/// Returns an error message if the first argument is neither an option nor a file, but similar to
-/// the name of a subcommand.
+/// Returns an error message if the first argument looks like a misspelt subcommand. Options and
+/// names of files never do.
 pub(super) fn subcommand(command: &clap::Command, arguments: &[OsString]) -> Option<String> {
     let word = arguments.get(1)?.to_str()?;
     let is_name = word.chars().all(|c| c.is_ascii_alphabetic() || c == '-' || c == '_');

@@ -3,7 +3,7 @@
 use super::error::Error;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
-use crate::export::VerifiedAgainst;
+use crate::export::{Request, Task, VerifiedAgainst};
 use crate::job::cache::Cache;
 use crate::plan::Selection;
 use crate::plan::{default_calibration, default_scheme};
@@ -209,6 +209,13 @@ pub(super) struct SaveArgs {
     /// the digests if MODEL is on a server, so that it is not fetched twice
     #[arg(long, value_name = "HOW", value_parser = choice(&VERIFIED_AGAINST))]
     pub verify: Option<VerifiedAgainst>,
+}
+
+impl SaveArgs {
+    /// The request to save the result of a task.
+    pub(super) fn request(&self, task: Task) -> Request {
+        Request { task, out: self.out.clone(), force: self.force, copy: self.copy.clone() }
+    }
 }
 
 const VERIFIED_AGAINST: [Choice<VerifiedAgainst>; 2] = [

@@ -3,6 +3,7 @@
 use super::error::Error;
 use crate::checkpoint::Checkpoint;
 use crate::export::write_text;
+use crate::path_error::IoContext;
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write, stdout};
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub(super) fn write(
     if is_stream {
         let open = std::fs::OpenOptions::new().write(true).open(path);
         let written = open.and_then(|mut stream| stream.write_all(text.as_bytes()));
-        return written.map_err(|source| Error::File { path: path.to_owned(), source });
+        return Ok(written.context(path)?);
     }
     // If an interrupted command resumes, it has already written the file.
     if path.is_file() && std::fs::read(path).is_ok_and(|found| found == text.as_bytes()) {

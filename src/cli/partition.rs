@@ -22,7 +22,7 @@ use crate::text::{figures, names, shell};
 use clap::Args;
 use serde::Serialize;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -34,22 +34,69 @@ pub(super) struct PartitionArgs {
     pub partition: Option<Partition>,
 }
 
-/// Writes a worker's share of an output, and prints a summary.
-pub(super) fn make(
-    checkpoint: &Arc<Checkpoint>,
-    request: Request,
-    partition: Partition,
-    training_state: bool,
-    json: bool,
-    work: &WorkArgs,
-    thresholds: &Thresholds,
-) -> Result<(), Error> {
-    let described = described(checkpoint, &request, training_state);
-    let out = request.out.clone();
-    let job =
-        || partition::start(checkpoint.clone(), request, described, partition, work.threads());
-    let made = finish(job, work)?;
-    print(&made, &out, json, thresholds)
+/// A worker's share of an output, written and verified.
+pub(super) struct WrittenShare {
+    made: Made,
+    /// The output that the share is for.
+    out: PathBuf,
+}
+
+impl WrittenShare {
+    /// Writes the share of one worker. `training_state`: the output keeps the training state.
+    pub(super) fn write(
+        checkpoint: &Arc<Checkpoint>,
+        request: Request,
+        partition: Partition,
+        training_state: bool,
+        work: &WorkArgs,
+    ) -> Result<Self, Error> {
+        let described = described(checkpoint, &request, training_state);
+        let out = request.out.clone();
+        let job =
+            || partition::start(checkpoint.clone(), request, described, partition, work.threads());
+        Ok(WrittenShare { made: finish(job, work)?, out })
+    }
+
+    /// Prints a summary.
+    pub(super) fn print(&self, json: bool, thresholds: &Thresholds) -> Result<(), Error> {
+        let made = &self.made;
+        let fragment = &made.fragment;
+        let count = |outcome| fragment.tensors.iter().filter(|t| t.outcome == outcome).count();
+        let document = Document {
+            partition: &fragment.partition,
+            fragment: made.path.to_string_lossy(),
+            was_there: made.was_there,
+            bytes: fragment.files.iter().flat_map(|f| &f.pieces).map(|piece| piece.bytes).sum(),
+            quantized: count(Outcome::Quantized),
+            dequantized: count(Outcome::Dequantized),
+            unchanged: count(Outcome::Unchanged),
+        };
+        let mut to = output();
+        if json {
+            crate::text::json::write(&mut to, &document)?;
+            writeln!(to)?;
+            return Ok(to.flush()?);
+        }
+        let Document { quantized, dequantized, unchanged, bytes, .. } = document;
+        let (path, partition) = (names::visible(&document.fragment), &fragment.partition);
+        match made.was_there {
+            true => writeln!(to, "partition {partition} is in {path} already")?,
+            false => writeln!(to, "wrote partition {partition} to {path}")?,
+        }
+        writeln!(
+            to,
+            "{} quantized, {dequantized} dequantized, {unchanged} bit for bit as they were, {}",
+            figures::counted(quantized, "tensor"),
+            figures::bytes(bytes)
+        )?;
+        if let Some((db, name)) = worst(&fragment.tensors) {
+            let (db, name) = (figures::rated(db, thresholds), names::visible(name));
+            writeln!(to, "reopened and measured from the file: worst {db}, {name}")?;
+        }
+        let out = shell::quoted(&self.out.to_string_lossy());
+        writeln!(to, "when all partitions are there: quantscope join {}", names::visible(&out))?;
+        Ok(to.flush()?)
+    }
 }
 
 fn described(checkpoint: &Checkpoint, request: &Request, training_state: bool) -> FragmentRequest {
@@ -197,45 +244,6 @@ struct Document<'a> {
     quantized: usize,
     dequantized: usize,
     unchanged: usize,
-}
-
-fn print(made: &Made, out: &Path, json: bool, thresholds: &Thresholds) -> Result<(), Error> {
-    let fragment = &made.fragment;
-    let count = |outcome| fragment.tensors.iter().filter(|t| t.outcome == outcome).count();
-    let document = Document {
-        partition: &fragment.partition,
-        fragment: made.path.to_string_lossy(),
-        was_there: made.was_there,
-        bytes: fragment.files.iter().flat_map(|f| &f.pieces).map(|piece| piece.bytes).sum(),
-        quantized: count(Outcome::Quantized),
-        dequantized: count(Outcome::Dequantized),
-        unchanged: count(Outcome::Unchanged),
-    };
-    let mut to = output();
-    if json {
-        crate::text::json::write(&mut to, &document)?;
-        writeln!(to)?;
-        return Ok(to.flush()?);
-    }
-    let Document { quantized, dequantized, unchanged, bytes, .. } = document;
-    let (path, partition) = (names::visible(&document.fragment), &fragment.partition);
-    match made.was_there {
-        true => writeln!(to, "partition {partition} is in {path} already")?,
-        false => writeln!(to, "wrote partition {partition} to {path}")?,
-    }
-    writeln!(
-        to,
-        "{} quantized, {dequantized} dequantized, {unchanged} bit for bit as they were, {}",
-        figures::counted(quantized, "tensor"),
-        figures::bytes(bytes)
-    )?;
-    if let Some((db, name)) = worst(&fragment.tensors) {
-        let (db, name) = (figures::rated(db, thresholds), names::visible(name));
-        writeln!(to, "reopened and measured from the file: worst {db}, {name}")?;
-    }
-    let out = shell::quoted(&out.to_string_lossy());
-    writeln!(to, "when all partitions are there: quantscope join {}", names::visible(&out))?;
-    Ok(to.flush()?)
 }
 
 /// The quantized tensor with the largest error.

@@ -3,20 +3,20 @@
 use super::activations::{ACTIVATION_SCHEMES, ActivationArgs, ActivationScheme, Outputs};
 use super::budget_choices::{BudgetChoices, gguf_schemes, reserve, schemes_with_mix};
 use super::dry_run;
-use super::error::Error;
+use super::error::{Error, UsageError};
 use super::listing::refusal;
 use super::options::{
     CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SaveArgs, SelectionArgs, WorkArgs, choice,
 };
 use super::output;
-use super::partition::{self, PartitionArgs};
+use super::partition::{PartitionArgs, WrittenShare};
 use super::receipt;
 use super::save::save;
 use super::scan::Scan;
 use super::target::{TargetArgs, output_format};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
-use crate::export::{KnownScales, LoadCheck, OutputFormat, Request, SaveError, Task, WeightLayout};
+use crate::export::{KnownScales, LoadCheck, OutputFormat, Task, WeightLayout};
 use crate::job::cache::Cache;
 use crate::plan::budget::{self, Choice, Curve};
 use crate::plan::gguf_baseline::MixPoint;
@@ -193,7 +193,7 @@ impl Quantize {
         let target = self.target.target(&checkpoint, recipe.as_ref().map(|plan| &plan.target))?;
         let format = output_format(&checkpoint, &target, self.layout)?;
         if let Some(why) = format.unfit(&checkpoint) {
-            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why }.into());
+            return Err(UsageError::options(checkpoint.path(), why).into());
         }
         let rules = TargetRules::new(&checkpoint, &target)?;
         let importance = self.importance(&checkpoint, format)?;
@@ -219,7 +219,7 @@ impl Quantize {
             || !plan.compensation.tensors().is_empty();
         if !used && !self.activations.activations.is_empty() {
             let why = "--activations are for --activation-scheme static, --error-compensation, --max-bytes and --min-sqnr, none of which is given, and an importance matrix is for --format gguf";
-            return Err(Error::Usage { path: self.save.out, why: why.to_owned() });
+            return Err(UsageError::options(&self.save.out, why).into());
         }
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
@@ -233,25 +233,14 @@ impl Quantize {
                 &recipe::to_toml(&plan, &checkpoint),
             )?;
         }
-        let request = Request {
-            task: Task::Quantize { plan, format },
-            out: self.save.out,
-            force: self.save.force,
-            copy: self.save.copy,
-        };
+        let request = self.save.request(Task::Quantize { plan, format });
         if let Some(partition) = self.partition.partition {
             for warning in &warnings {
                 eprintln!("warning: {}", names::visible(warning));
             }
-            return partition::make(
-                &checkpoint,
-                request,
-                partition,
-                self.save.training_state,
-                self.output.json,
-                &self.work,
-                thresholds,
-            );
+            let keeps = self.save.training_state;
+            return WrittenShare::write(&checkpoint, request, partition, keeps, &self.work)?
+                .print(self.output.json, thresholds);
         }
         let mut receipt = match self.dry_run {
             true => dry_run::predict(&checkpoint, &request, &self.work)?,
@@ -297,14 +286,12 @@ impl Quantize {
             wanted.map(|(id, _)| id).filter(|id| !found.contains(id)).collect();
         match (found.len(), left.first()) {
             (0, None) => {
-                let path = self.save.out.clone();
                 let why = "--error-compensation is for --scheme W4A16, W4A16_ASYM and W8A16/127.5, and mixtures of them";
-                Err(Error::Usage { path, why: why.to_owned() })
+                Err(UsageError::options(&self.save.out, why).into())
             }
             (0, Some(_)) => {
-                let path = self.save.out.clone();
                 let why = "--error-compensation needs recorded inputs of linear layers, and --activations have none of the selected ones";
-                Err(Error::Usage { path, why: why.to_owned() })
+                Err(UsageError::options(&self.save.out, why).into())
             }
             (_, Some(first)) => {
                 let name = checkpoint.tensor(*first).name.escape_debug();
@@ -333,10 +320,7 @@ impl Quantize {
 
     /// Fails if the plan of a worker would not follow from the headers alone.
     fn check_partition(&self, importance: &Importance) -> Result<(), Error> {
-        let refuse = |why: &str| {
-            let (path, why) = (self.save.out.clone(), why.to_owned());
-            Err(Error::Usage { path, why })
-        };
+        let refuse = |why: &str| Err(UsageError::options(&self.save.out, why).into());
         if self.dry_run {
             return refuse("--dry-run is of the whole output; leave --partition out");
         }
@@ -348,7 +332,7 @@ impl Quantize {
         let is_static = self.activation_scheme == ActivationScheme::Static;
         match self.has_budget() || is_static {
             true => refuse(
-                "each worker needs the whole plan before it begins: run the same command once with --dry-run --write-recipe plan.toml in the place of --partition, then give every worker --recipe plan.toml",
+                "each worker needs the whole plan before it begins: run the same command once with --dry-run --write-recipe plan.toml instead of --partition, then give every worker --recipe plan.toml",
             ),
             false => Ok(()),
         }
@@ -356,10 +340,7 @@ impl Quantize {
 
     /// Fails if an option asks for what presets do not have.
     fn check_presets(&self, plan: &Plan) -> Result<(), Error> {
-        let refuse = |why: &str| {
-            let (path, why) = (self.save.out.clone(), why.to_owned());
-            Err(SaveError::Unfit { path, why }.into())
-        };
+        let refuse = |why: &str| Err(UsageError::options(&self.save.out, why).into());
         if !self.target.schemes().is_empty() && !self.has_budget() {
             return refuse(
                 "--schemes are for --max-bytes and --min-sqnr, and none of these is given",
@@ -386,16 +367,13 @@ impl Quantize {
         plan: &mut Plan,
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let refuse = |why: String| {
-            let path = self.save.out.clone();
-            Error::Usage { path, why }
-        };
+        let refuse = |why: String| UsageError::options(&self.save.out, why);
         if format != OutputFormat::Int8 {
             let why = format!(
                 "{} has no scales of inputs; --format compressed-tensors --scheme W8A8 has",
                 plan.target
             );
-            return Err(refuse(why));
+            return Err(refuse(why).into());
         }
         let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
         let scales = match self.activations.open(checkpoint)? {
@@ -420,7 +398,7 @@ impl Quantize {
             let name = &checkpoint.tensor(id).name;
             let shown = name.escape_debug();
             if selection.names(name) {
-                return Err(refuse(format!("no inputs were recorded for '{shown}'")));
+                return Err(refuse(format!("no inputs were recorded for '{shown}'")).into());
             }
             plan.unmark(id);
             warnings.push(format!(
@@ -635,8 +613,7 @@ impl Quantize {
             let name = &checkpoint.tensor(id).name;
             if selection.names(name) {
                 let why = format!("tensor '{}' cannot be quantized so: {why}", name.escape_debug());
-                let path = checkpoint.path().to_owned();
-                return Err(SaveError::Unfit { path, why }.into());
+                return Err(UsageError::options(checkpoint.path(), why).into());
             }
             first.get_or_insert((name, why));
             refused.push(id);
@@ -713,8 +690,7 @@ impl Quantize {
         tensors: &[TensorId],
         importance: &Importance,
     ) -> Result<Plan, Error> {
-        let refuse =
-            |why: String| Error::Save(SaveError::Unfit { path: checkpoint.path().to_owned(), why });
+        let refuse = |why: String| Error::from(UsageError::options(checkpoint.path(), why));
         if self.has_budget() {
             return Err(refuse(format!(
                 "{mix} fixes the types; --max-bytes and --min-sqnr choose them"
@@ -840,11 +816,12 @@ impl Quantize {
         let now = checkpoint.total_bytes();
         let wanted = self.max_bytes.map(|limit| limit.bytes(now, checkpoint.parameters()));
         if let Some(wanted) = wanted.filter(|&wanted| wanted >= now) {
-            return Err(Error::WithinBudget { path: checkpoint.path().to_owned(), wanted, now });
+            let path = checkpoint.path().to_owned();
+            return Err(UsageError::WithinBudget { path, wanted, now }.into());
         }
         let point = match wanted {
             None => smallest,
-            Some(wanted) => curve.within(wanted).ok_or_else(|| Error::Budget {
+            Some(wanted) => curve.within(wanted).ok_or_else(|| UsageError::Budget {
                 path: checkpoint.path().to_owned(),
                 wanted,
                 smallest: curve.points().last().map_or(*fixed, |point| point.bytes),
@@ -853,7 +830,7 @@ impl Quantize {
         let plan = curve.plan(point, self.rounding.rounding);
         match self.min_sqnr {
             Some(least) if plan.is_empty() => {
-                Err(Error::NoneKeeps { path: checkpoint.path().to_owned(), least })
+                Err(UsageError::NoneKeeps { path: checkpoint.path().to_owned(), least }.into())
             }
             _ => Ok(plan),
         }

@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::cli::activations::ActivationArgs;
 use crate::cli::duplicates::Duplicates;
-use crate::cli::error::Error;
+use crate::cli::error::{Error, UsageError};
 use crate::cli::job_runner::JobRunner;
 use crate::cli::listing::{ListingSummary, Row as ListedRow};
 use crate::cli::options::{
@@ -17,6 +17,7 @@ use crate::export::partition::fragment::PartialDirectory;
 use crate::export::{SaveError, write_text};
 use crate::job::cache::Cache;
 use crate::job::channels;
+use crate::path_error::IoContext;
 use crate::plan::{Plan, budget, effective_quantizer, recipe};
 use crate::quantization::{AnalysisSpec, QuantizationScheme, Quantizer, Rounding, Thresholds};
 use crate::report::{ChannelError, Format, PlanSummary, Report, TensorChannels};
@@ -112,10 +113,7 @@ impl ReportArgs {
         let directory = PartialDirectory::of(&self.out)?;
         let (spec, tensors) = (&prepared.spec, &prepared.tensors);
         let fragments = directory.complete(&AnalysisShare::identity(&checkpoint, spec, tensors))?;
-        let temporary = tempfile::tempdir().map_err(|source| {
-            let path = std::env::temp_dir();
-            Error::File { path, source }
-        })?;
+        let temporary = tempfile::tempdir().context(std::env::temp_dir())?;
         let cache = self.cache.cache().unwrap_or_else(|| Cache::at(temporary.path().to_owned()));
         let shares: Vec<PathBuf> = fragments
             .iter()
@@ -132,7 +130,7 @@ impl ReportArgs {
     fn format(&self) -> Result<Format, Error> {
         let format = Format::of(&self.out).ok_or_else(|| {
             let why = "unknown report format: expected a path that ends in .html, .csv or .json";
-            Error::Usage { path: self.out.clone(), why: why.to_owned() }
+            UsageError::options(&self.out, why)
         })?;
         if !self.force && self.out.symlink_metadata().is_ok() {
             // Checked before the measurement, which may take long.

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::job_runner::JobRunner;
 use super::options::WorkArgs;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, ReadError};
 use crate::job::cache::Cache;
 use crate::job::scan::{self, Finding, Order};
 use crate::job::{Job, Progress};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// The analysis of one tensor, or why it could not be read.
-pub(super) type Found = Result<Analysis, CheckpointError>;
+pub(super) type Found = Result<Analysis, ReadError>;
 
 /// The largest magnitudes of the tensors that share global scales, if a quantizer has these.
 fn shared(

@@ -1,7 +1,7 @@
 //! `show`: the output channels or the elements of one tensor, like the tabs *Channels* and
 //! *Values* of the screen.
 
-use super::error::Error;
+use super::error::{Error, UsageError};
 use super::job_runner::JobRunner;
 use super::options::{CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, SchemeArgs, WorkArgs};
 use super::output::{self, output, width};
@@ -87,15 +87,17 @@ impl Show {
         }
         let names = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
         let nearest = nearest(&self.tensor, names, MAX_SUGGESTIONS);
-        Error::NoSuchTensor {
+        UsageError::NoSuchTensor {
             path: checkpoint.path().to_owned(),
             name: self.tensor.clone(),
             nearest: nearest.into_iter().map(str::to_owned).collect(),
         }
+        .into()
     }
 
     fn refusal(&self, checkpoint: &Checkpoint, why: String) -> Error {
-        Error::Tensor { path: checkpoint.path().to_owned(), tensor: self.tensor.clone(), why }
+        let (path, tensor) = (checkpoint.path().to_owned(), self.tensor.clone());
+        UsageError::Tensor { path, tensor, why }.into()
     }
 
     /// Prints the output channels, largest magnitude first.

@@ -1,7 +1,7 @@
 //! `--for`, `--format` and `--scheme`: the loaders, the format and the scheme of an output.
 
 use crate::checkpoint::Checkpoint;
-use crate::cli::error::Error;
+use crate::cli::error::{Error, UsageError};
 use crate::export::{OutputFormat, WeightLayout};
 use crate::plan::PRESET_SCHEMES;
 use crate::plan::gguf_mix::GgufMix;
@@ -193,7 +193,7 @@ pub(super) fn output_format(
 }
 
 fn unfit(checkpoint: &Checkpoint, why: TargetError) -> Error {
-    Error::Target { path: checkpoint.path().to_owned(), why }
+    UsageError::Target { path: checkpoint.path().to_owned(), why }.into()
 }
 
 fn loader() -> impl TypedValueParser<Value = Loader> {

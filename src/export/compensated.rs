@@ -1,6 +1,6 @@
-//! What was written of tensors whose rounding was compensated. Their codes cannot be found again
-//! from the source alone, so that a save keeps a checksum of each chunk and compares it with what
-//! it reads back.
+//! What was written of tensors whose rounding was compensated. Their codes cannot be computed
+//! again from the source alone, so a save keeps a checksum of each chunk and compares it with
+//! what it reads back.
 
 use crate::checkpoint::Checkpoint;
 use crate::quantization::CompensatedError;

@@ -1,6 +1,7 @@
 //! Errors of saving. After any of them OUT is unchanged.
 
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ReadError;
+use crate::path_error::PathError;
 use crate::quantization::NotQuantizable;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub enum SaveError {
     /// The source, or the output when it was reopened, could not be read.
     #[error("{0}")]
-    Source(#[from] CheckpointError),
+    Source(#[from] ReadError),
     /// A tensor has no finite scale.
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     NotQuantizable { path: PathBuf, tensor: String, why: NotQuantizable },
@@ -60,14 +61,8 @@ impl SaveError {
     }
 }
 
-/// Names the path that an I/O error belongs to.
-pub(crate) trait IoContext<T> {
-    /// Turns an I/O error into a [`SaveError`] that names `path`.
-    fn context(self, path: impl AsRef<Path>) -> Result<T, SaveError>;
-}
-
-impl<T> IoContext<T> for io::Result<T> {
-    fn context(self, path: impl AsRef<Path>) -> Result<T, SaveError> {
-        self.map_err(|source| SaveError::Io { path: path.as_ref().to_owned(), source })
+impl From<PathError> for SaveError {
+    fn from(PathError { path, source }: PathError) -> Self {
+        SaveError::Io { path, source }
     }
 }

@@ -8,6 +8,7 @@
 mod atomic_output;
 mod compensated;
 mod container_check;
+mod disk;
 mod encode;
 mod error;
 mod formats;
@@ -17,6 +18,7 @@ pub(crate) mod journal;
 mod left_out;
 mod load_check;
 mod module_patterns;
+mod output_path;
 mod output_plan;
 mod overflow;
 pub(crate) mod partition;
@@ -31,12 +33,13 @@ pub(crate) mod verify;
 mod weight_copies;
 mod weight_layout;
 
-pub use atomic_output::{AtomicOutput, KeptOutput, check};
+pub use atomic_output::{AtomicOutput, KeptOutput};
 pub use compensated::CompensatedTensors;
 pub use encode::{ChunkEncoder, Sink};
 pub use error::SaveError;
 pub use input_scales::input_scales;
 pub use load_check::{Finding, LoadCheck, Severity};
+pub use output_path::check;
 pub use output_plan::{Entry, KnownScales, MadeFrom, OutFile, OutputPlan, TextFile};
 pub use partition::{Partition, PartitionError};
 pub use receipt::{Comparison, OutputComparison, Receipt, VerifiedAgainst};
@@ -45,5 +48,4 @@ pub use sidecar_file::{LeftOutFiles, SidecarFile};
 pub use text_file::write_text;
 pub use verify::pairing::{Match, Pair, Pairing};
 
-pub(crate) use error::IoContext;
 pub(crate) use output_plan::share_absmax;

@@ -170,8 +170,8 @@ impl BaseModelNames {
     }
 }
 
-/// Returns the first module whose name, with or without the prefix of a base model, is matched
-/// although it is not selected, or not matched although it is selected.
+/// Returns the first module for which the patterns are wrong: they match it but it is not
+/// selected, or the reverse. Names are tried with and without the prefix of a base model.
 fn prove(
     patterns: &[String],
     selected: &BTreeSet<String>,

@@ -42,7 +42,7 @@ impl LeftOutFiles {
     pub fn warning(&self) -> Option<String> {
         (!self.files.is_empty()).then(|| {
             format!(
-                "not copied, as they hold other copies of the weights or belong to one ({}): {}; --copy GLOB copies a file all the same",
+                "not copied, as they hold other copies of the weights or belong to one ({}): {}; --copy GLOB copies a file anyway",
                 figures::bytes(self.bytes),
                 self.names().join(", ")
             )

@@ -5,11 +5,12 @@ use crate::checkpoint::config::{QUANTIZATION_FILES, QUANTIZATION_KEYS, float_typ
 use crate::checkpoint::io::files::{self, PathTarget};
 use crate::checkpoint::io::remote_path::is_remote;
 use crate::checkpoint::{Checkpoint, python_json};
-use crate::export::error::{IoContext, SaveError};
+use crate::export::error::SaveError;
 use crate::export::output_plan::{OutputPlan, TextFile};
 use crate::export::request::{Request, Task};
 use crate::export::sidecar_file::{LeftOutFiles, SidecarFile};
 use crate::export::weight_copies::WeightCopies;
+use crate::path_error::IoContext;
 use crate::tensor::FloatType;
 use globset::{Glob, GlobMatcher};
 use serde_json::{Map, Value};
@@ -261,5 +262,5 @@ pub(super) fn pretty(json: &Map<String, Value>) -> String {
 }
 
 fn is_temporary(path: &Path) -> bool {
-    path.to_string_lossy().ends_with(crate::export::atomic_output::SUFFIX)
+    path.to_string_lossy().ends_with(crate::export::output_path::SUFFIX)
 }

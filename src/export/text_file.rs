@@ -1,8 +1,10 @@
 //! Writes a text file such as a report or a recipe atomically.
 
 use crate::checkpoint::Checkpoint;
-use crate::export::atomic_output::{AtomicOutput, may_be_written};
+use crate::export::atomic_output::AtomicOutput;
 use crate::export::error::SaveError;
+use crate::export::output_path::may_be_written;
+use crate::path_error::IoContext;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -33,8 +35,7 @@ pub fn write_text(
         }
     }
     let staging = AtomicOutput::begin(out, false)?;
-    let written = staging.write(write);
-    written.map_err(|source| SaveError::Io { path: out.to_owned(), source })?;
+    staging.write(write).context(out)?;
     staging.sync()?;
     staging.commit(force)
 }

@@ -3,6 +3,7 @@
 
 use super::lock;
 use crate::failpoints::{Failpoint, reach};
+use crate::path_error::{IoContext, PathError};
 use std::fs::File;
 use std::io;
 use std::panic::resume_unwind;
@@ -30,14 +31,14 @@ struct State {
     all_written: bool,
     /// Whether the caller's work has ended, with or without success.
     work_ended: bool,
-    failed: Option<(PathBuf, io::Error)>,
+    failed: Option<PathError>,
 }
 
 /// Runs `work`, which reports everything it writes, and syncs it meanwhile. Returns the first
-/// sync that failed, with its file: the system reports such an error only once.
+/// sync that failed: the system reports such an error only once.
 pub(super) fn with_background_sync<T>(
     work: impl FnOnce(&BackgroundSync) -> T,
-) -> (T, Option<(PathBuf, io::Error)>) {
+) -> (T, Option<PathError>) {
     let sync = BackgroundSync::default();
     let done = thread::scope(|scope| {
         // If the thread cannot be started, everything is synced at the end instead.
@@ -99,8 +100,7 @@ impl BackgroundSync {
             state.waiting = 0;
             let files = std::mem::take(&mut state.files);
             drop(state);
-            let failed =
-                files.into_iter().find_map(|path| sync_file(&path).err().map(|e| (path, e)));
+            let failed = files.iter().find_map(|path| sync_file(path).context(path).err());
             state = lock(&self.state);
             if failed.is_some() {
                 state.failed = failed;
@@ -129,7 +129,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        let (path, why) = failed.expect("failed");
+        let PathError { path, source: why } = failed.expect("failed");
         assert_eq!((path.as_path(), why.kind()), (missing, io::ErrorKind::NotFound));
     }
 
@@ -145,7 +145,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        assert_eq!(failed.expect("failed").0, missing);
+        assert_eq!(failed.expect("failed").path, missing);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::JobError;
 use super::{Job, Progress, each_chunk, lock};
-use crate::checkpoint::{Checkpoint, CheckpointError, Reader};
+use crate::checkpoint::{Checkpoint, ReadError, Reader};
 use crate::quantization::kernels::{self, Quantization};
 use crate::quantization::{
     Calibration, ErrorSums, QuantizationScheme, QuantizationType, Quantizer, Range, Rounding,
@@ -92,7 +92,7 @@ fn channel(
     request: &Request,
     start: u64,
     length: u64,
-) -> Result<Channel, CheckpointError> {
+) -> Result<Channel, ReadError> {
     let pieces = || (start..start + length).step_by(CHUNK_ELEMENTS as usize);
     let mut range = Range::default();
     for at in pieces() {
@@ -128,7 +128,7 @@ fn each(
     at: u64,
     end: u64,
     look: impl FnOnce(FloatType, &[u8]),
-) -> Result<(), CheckpointError> {
+) -> Result<(), ReadError> {
     reader.with_channel_major_bytes(request.tensor, at..(at + CHUNK_ELEMENTS).min(end), look)?;
     Ok(())
 }

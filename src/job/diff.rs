@@ -3,7 +3,7 @@
 use super::JobError;
 use super::ordered_fold::OrderedFold;
 use super::{Job, Progress, each_chunk, lock};
-use crate::checkpoint::{Checkpoint, CheckpointError, Content};
+use crate::checkpoint::{Checkpoint, Content, ReadError};
 use crate::quantization::{Chunks, Difference, difference};
 use crate::tensor::{DType, Shape, TensorId};
 use std::collections::HashMap;
@@ -162,7 +162,7 @@ fn compare(
     to: &mut crate::checkpoint::Reader,
     y: TensorId,
     range: std::ops::Range<u64>,
-) -> Result<ChunkFindings, CheckpointError> {
+) -> Result<ChunkFindings, ReadError> {
     let (a, b) = (from.checkpoint(), to.checkpoint());
     if a.float_type(x).is_some() && b.float_type(y).is_some() {
         let before = from.elements(x, range.clone())?;

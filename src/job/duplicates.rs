@@ -4,7 +4,7 @@
 //! nothing is read twice.
 
 use super::{Job, Progress, Stopped};
-use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
+use crate::checkpoint::{Checkpoint, Content, ReadError, Reader};
 use crate::quantization::Statistics;
 use crate::tensor::TensorId;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub type Candidates = Vec<Vec<TensorId>>;
 #[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum DuplicatesError {
     #[error("{0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] ReadError),
     #[error("{0}")]
     Stopped(#[from] Stopped),
 }

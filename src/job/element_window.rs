@@ -1,7 +1,7 @@
 //! Reads a range of a tensor's elements, and quantizes each of them.
 
 use super::{Job, Progress};
-use crate::checkpoint::{Checkpoint, CheckpointError, Content, Reader};
+use crate::checkpoint::{Checkpoint, Content, ReadError, Reader};
 use crate::quantization::{
     AnalysisSpec, GroupQuantizers, HistogramBuilder, QuantizationScheme, Quantizer, Rounding,
     TensorAnalyzer, kernels,
@@ -92,7 +92,7 @@ pub struct Quantized {
 #[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum ValuesError {
     #[error("{0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[from] ReadError),
     #[error("cannot show single elements of {0}: they are smaller than a byte")]
     Packed(String),
 }
@@ -290,7 +290,7 @@ fn group_scale(
 
 enum Unmeasured {
     Cancelled,
-    Unreadable(CheckpointError),
+    Unreadable(ReadError),
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! Why a job failed.
 
 use super::Stopped;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::ReadError;
 use crate::export::{KeptOutput, SaveError};
+use crate::path_error::PathError;
 
 /// Why a job ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// The checkpoint could not be read.
     #[error("{0}")]
-    Read(#[from] CheckpointError),
+    Read(#[from] ReadError),
     /// The output could not be planned, written or verified.
     #[error("{0}")]
     Save(#[from] SaveError),
@@ -27,6 +28,12 @@ pub enum JobError {
         /// The unfinished output that the next save resumes.
         kept: KeptOutput,
     },
+}
+
+impl From<PathError> for JobError {
+    fn from(error: PathError) -> Self {
+        JobError::Save(error.into())
+    }
 }
 
 impl JobError {

@@ -5,6 +5,7 @@ use super::ordered_fold::OrderedFold;
 use super::{JobError, Progress, lock, on_all_cores};
 use crate::export::journal::{FinishedPiece, Journal, Record};
 use crate::export::{AtomicOutput, KnownScales, OutputPlan, SaveError};
+use crate::path_error::IoContext;
 use crate::quantization::ErrorSums;
 use crate::tensor::TensorId;
 use std::collections::HashMap;
@@ -158,11 +159,7 @@ impl Pieces<'_> {
         visit: &(dyn Fn(u64, Record, bool) -> Result<(), JobError> + Sync),
     ) -> Result<(), JobError> {
         let failed: Mutex<Option<JobError>> = Mutex::new(None);
-        let records = journal.records().map_err(|source| {
-            let path = self.output.path().to_owned();
-            SaveError::Io { path, source }
-        })?;
-        let records = Mutex::new(records);
+        let records = Mutex::new(journal.records().context(self.output.path())?);
         on_all_cores(threads, || {
             let mut reader = PieceReader { pieces: self, open: None, buffer: Vec::new() };
             while !progress.is_cancelled() && lock(&failed).is_none() {
@@ -196,12 +193,11 @@ impl PieceReader<'_> {
             return Ok(false);
         };
         let path = self.pieces.output.path_of(file);
-        let failed = |source| JobError::from(SaveError::Io { path: path.clone(), source });
         if self.open.as_ref().is_none_or(|(number, _)| *number != piece.file) {
-            self.open = Some((piece.file, File::open(&path).map_err(failed)?));
+            self.open = Some((piece.file, File::open(&path).context(&path)?));
         }
         match &mut self.open {
-            Some((_, file)) => piece.is_in(file, &mut self.buffer).map_err(failed),
+            Some((_, file)) => Ok(piece.is_in(file, &mut self.buffer).context(&path)?),
             None => Ok(false),
         }
     }

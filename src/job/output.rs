@@ -12,7 +12,7 @@ use crate::activations::{
     Activations, ActivationsError, ChannelQuantizer, ChannelRange, Layer, OutputError, OutputSums,
     Recording, Source, channel_ranges, input_scale,
 };
-use crate::checkpoint::{Checkpoint, CheckpointError, Problem};
+use crate::checkpoint::{Checkpoint, Problem, ReadError};
 use crate::plan::effective_quantizer;
 use crate::plan::rules::FusionUnits;
 use crate::quantization::ggml::Importance;
@@ -235,7 +235,7 @@ impl Work<'_> {
     fn panicked(&self, id: TensorId, panic: &(dyn std::any::Any + Send)) -> ActivationsError {
         let name = &self.checkpoint.tensor(id).name;
         let problem = Problem::Panicked(panic_message(panic));
-        CheckpointError::of_tensor(self.checkpoint.path(), name, problem).into()
+        ReadError::of_tensor(self.checkpoint.path(), name, problem).into()
     }
 
     /// Reports one layer as failed; the others continue.

@@ -5,7 +5,7 @@ use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
 use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::save::SaveEvent;
-use super::writers::{Writer, Writers, failed_write};
+use super::writers::{Writer, Writers};
 use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::partition::fragment::{
@@ -16,10 +16,11 @@ use crate::export::partition::identity::{digest_of, plan_identity, source_identi
 use crate::export::partition::shares::{Share, share, shares};
 use crate::export::verify::file_verifier::compare_with_plan;
 use crate::export::{
-    self, AtomicOutput, ChunkEncoder, Comparison, IoContext, KnownScales, MadeFrom, Match, OutFile,
+    self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, MadeFrom, Match, OutFile,
     OutputPlan, Pairing, Partition, Receipt, Request, SaveError, Task, VerifiedAgainst,
     share_absmax,
 };
+use crate::path_error::IoContext;
 use crate::tensor::TensorId;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -278,7 +279,7 @@ impl FragmentFiles<'_> {
             written
         });
         match failed {
-            Some((path, why)) => Err(failed_write(&path, why).into()),
+            Some(error) => Err(error.into()),
             None => written,
         }
     }

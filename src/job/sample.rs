@@ -5,7 +5,7 @@
 //! exact figures.
 
 use super::{Job, JobError, Progress, each_chunk};
-use crate::checkpoint::{Checkpoint, CheckpointError, Reader};
+use crate::checkpoint::{Checkpoint, ReadError, Reader};
 use crate::plan::effective_quantizer;
 use crate::quantization::{Analysis, AnalysisSpec, Calibration, Loss, analyze};
 use crate::tensor::{FloatType, Shape, TensorId};
@@ -50,7 +50,7 @@ impl Estimate {
 }
 
 /// One tensor's estimate. A tensor without float elements has none.
-pub(crate) type Finding = (TensorId, Result<Estimate, CheckpointError>);
+pub(crate) type Finding = (TensorId, Result<Estimate, ReadError>);
 
 /// Starts a job that measures `share` of each tensor, between 0 and 1. Its progress counts
 /// tensors' bytes in the sample.
@@ -186,7 +186,7 @@ impl Sample {
         spec: &AnalysisSpec,
         id: TensorId,
         progress: &Progress,
-    ) -> Result<Estimate, CheckpointError> {
+    ) -> Result<Estimate, ReadError> {
         let mut all = Vec::with_capacity(self.bytes() as usize);
         let mut losses: Vec<Vec<Loss>> = vec![Vec::new(); spec.quantizers.len()];
         for piece in &self.pieces {

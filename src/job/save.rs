@@ -11,7 +11,7 @@ use super::compensation::compensation as compensation_of;
 use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::finished_pieces::{FinishedPieces, Pieces};
 use super::verify::{self, Verification, Verified};
-use super::writers::{Writer, Writers, failed_write};
+use super::writers::{Writer, Writers};
 use super::{Job, JobError, PendingJob, Progress};
 use crate::checkpoint::Checkpoint;
 use crate::export::journal::{CopyDigest, FinishedPiece, PieceDigest, Record};
@@ -172,8 +172,8 @@ impl Run<'_> {
             phase("verifying");
             saving.verify(known, &copied)
         });
-        if let Some((path, why)) = failed {
-            return Err(failed_write(&path, why).into());
+        if let Some(error) = failed {
+            return Err(error.into());
         }
         let verification = verification?;
         phase("syncing to disk");

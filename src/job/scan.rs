@@ -1,13 +1,13 @@
 //! Calibrates and measures every tensor of a checkpoint on all cores.
 //!
-//! Workers claim chunks from one queue whose order can be changed while they work, so that the
-//! tensors on the screen come first, and one huge tensor still uses every core.
+//! Workers claim chunks from one queue, so one huge tensor still uses every core. The order of
+//! the queue can be changed while they work, so the tensors on the screen come first.
 
 use super::cache::Cache;
 use super::chunk_store::{Chunk, ChunkStore};
 use super::ordered_fold::OrderedFold;
 use super::{Job, PendingJob, Progress, Stopped, lock, panic_message};
-use crate::checkpoint::{Checkpoint, CheckpointError, Problem, Reader};
+use crate::checkpoint::{Checkpoint, Problem, ReadError, Reader};
 use crate::failpoints::{Failpoint, reach};
 use crate::plan::rules::FusionUnits;
 use crate::quantization::{
@@ -27,7 +27,7 @@ use std::thread::available_parallelism;
 const CHUNKS_PER_STEP: u64 = 4;
 
 /// One tensor's result. A tensor without float elements has none.
-pub type Finding = (TensorId, Result<Analysis, CheckpointError>);
+pub type Finding = (TensorId, Result<Analysis, ReadError>);
 
 /// The order in which tensors are measured. It can be changed while a scan runs.
 #[derive(Debug, Default)]
@@ -314,7 +314,7 @@ impl<'a> Scan<'a> {
         &self,
         worker: &mut Worker<'a>,
         id: TensorId,
-        measure: impl FnOnce(&mut Worker<'a>) -> Result<Analysis, CheckpointError>,
+        measure: impl FnOnce(&mut Worker<'a>) -> Result<Analysis, ReadError>,
     ) {
         let measured = || self.reached(id).and_then(|()| measure(&mut *worker));
         let found = catch_unwind(AssertUnwindSafe(measured)).unwrap_or_else(|panic| {
@@ -325,21 +325,17 @@ impl<'a> Scan<'a> {
     }
 
     /// The failpoint at the beginning of a step.
-    fn reached(&self, id: TensorId) -> Result<(), CheckpointError> {
+    fn reached(&self, id: TensorId) -> Result<(), ReadError> {
         reach(Failpoint::Scan).map_err(|error| self.error(id, error))
     }
 
-    fn error(&self, id: TensorId, problem: impl Into<Problem>) -> CheckpointError {
-        CheckpointError::of_tensor(
-            self.checkpoint.path(),
-            &self.checkpoint.tensor(id).name,
-            problem,
-        )
+    fn error(&self, id: TensorId, problem: impl Into<Problem>) -> ReadError {
+        ReadError::of_tensor(self.checkpoint.path(), &self.checkpoint.tensor(id).name, problem)
     }
 
     /// The error of a tensor whose measurement panicked. The first panic is raised again at the
     /// end of the scan.
-    fn panicked(&self, id: TensorId, panic: &(dyn Any + Send)) -> CheckpointError {
+    fn panicked(&self, id: TensorId, panic: &(dyn Any + Send)) -> ReadError {
         let why = panic_message(panic);
         lock(&self.panic).get_or_insert_with(|| why.clone());
         self.error(id, Problem::Panicked(why))
@@ -426,7 +422,7 @@ impl<'a> Scan<'a> {
         id: TensorId,
         dtype: FloatType,
         orders: &BothOrders,
-    ) -> Result<Analysis, CheckpointError> {
+    ) -> Result<Analysis, ReadError> {
         let stored = self.measure_small(worker, id, &self.analyzer(&orders.stored, id, dtype))?;
         let learned = self.checkpoint.learned(id);
         let m = TensorAnalyzer::new(&orders.channel_major, dtype, &orders.shape, learned);
@@ -451,7 +447,7 @@ impl<'a> Scan<'a> {
         worker: &mut Worker,
         id: TensorId,
         m: &TensorAnalyzer,
-    ) -> Result<Analysis, CheckpointError> {
+    ) -> Result<Analysis, ReadError> {
         let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
         let mut read_bytes = 0;
         let found = m.run(builder.as_mut(), |elements, visit| {
@@ -533,7 +529,7 @@ impl<'a> Scan<'a> {
         pass: u64,
         chunks: Range<u64>,
         mut visit: impl FnMut(u64, &[u8]) -> T,
-    ) -> Result<Vec<T>, CheckpointError> {
+    ) -> Result<Vec<T>, ReadError> {
         let m = &shared.measurement;
         // Progress counts each byte once, however many passes there are.
         let mut visit = |k, bytes: &[u8]| {
@@ -574,7 +570,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Abandons a tensor, and reports its first error.
-    fn fail(&self, shared: &SharedTensor, error: CheckpointError) {
+    fn fail(&self, shared: &SharedTensor, error: ReadError) {
         lock(&shared.steps).claimed = u64::MAX;
         if !std::mem::replace(&mut *lock(&shared.failed), true) {
             self.finish(shared.id, Err(error));
@@ -582,7 +578,7 @@ impl<'a> Scan<'a> {
         self.wake();
     }
 
-    fn finish(&self, id: TensorId, found: Result<Analysis, CheckpointError>) {
+    fn finish(&self, id: TensorId, found: Result<Analysis, ReadError>) {
         lock(&self.report)((id, found));
     }
 }

@@ -9,6 +9,7 @@ use super::{Progress, lock};
 use crate::checkpoint::FileSystem;
 use crate::export::{SaveError, Sink, reflink};
 use crate::failpoints::{Failpoint, reach};
+use crate::path_error::IoContext;
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
@@ -73,8 +74,7 @@ impl<'s> Writer<'s> {
         progress: &'s Progress,
         sync: &'s BackgroundSync,
     ) -> Result<Self, SaveError> {
-        let file = OpenOptions::new().write(true).open(path);
-        let file = file.map_err(|e| failed_write(path, e))?;
+        let file = OpenOptions::new().write(true).open(path).context(path)?;
         let shares_blocks = FileSystem::of(&file).shares_blocks();
         let path = path.to_owned();
         let (queue, room) = (Mutex::default(), Condvar::new());
@@ -146,7 +146,7 @@ impl Sink for &Writer<'_> {
         while let Some((at, bytes)) = drain.next() {
             reach(Failpoint::Disk)
                 .and_then(|()| write_all_at(&self.file, &bytes, at))
-                .map_err(|e| failed_write(&self.path, e))?;
+                .context(&self.path)?;
             self.written(bytes.len() as u64);
             drain.recycle(bytes);
         }
@@ -161,10 +161,6 @@ impl Sink for &Writer<'_> {
         self.written(shared.end - shared.start);
         shared
     }
-}
-
-pub(super) fn failed_write(path: &Path, source: std::io::Error) -> SaveError {
-    SaveError::Io { path: path.to_owned(), source }
 }
 
 #[cfg(unix)]

@@ -13,6 +13,7 @@ use std::fmt;
 /// A mix on the plane of bytes and error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MixPoint {
+    /// The mix of block types.
     pub mix: GgufMix,
     /// All tensors together.
     pub point: Point,

@@ -41,6 +41,7 @@ impl InputQuantization {
         }
     }
 
+    /// Returns whether the scales of the inputs are fixed.
     pub fn is_static(&self) -> bool {
         matches!(self, InputQuantization::Static(_))
     }

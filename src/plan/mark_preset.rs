@@ -20,6 +20,7 @@ pub enum MarkPreset {
 }
 
 impl MarkPreset {
+    /// All presets, in the order of the dialog.
     pub const ALL: [MarkPreset; 5] = [
         MarkPreset::AllQuantizable,
         MarkPreset::Linear,
@@ -28,6 +29,7 @@ impl MarkPreset {
         MarkPreset::Inner,
     ];
 
+    /// The name in the dialog.
     pub fn name(self) -> &'static str {
         match self {
             MarkPreset::AllQuantizable => "all quantizable",

@@ -14,7 +14,9 @@ use crate::tensor::TensorId;
 pub struct Plan {
     /// The loaders that are to open the output, and its format.
     pub target: Target,
+    /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// How the inputs of the layers are quantized.
     pub inputs: InputQuantization,
     /// The importance of the elements, with which ggml's block types are quantized.
     pub importance: Importance,
@@ -26,9 +28,11 @@ pub struct Plan {
 /// Number of marks, and size before and after quantization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Number of marked tensors.
     pub marked: usize,
     /// Bytes of the whole checkpoint's tensors.
     pub before: u64,
+    /// The same bytes with the marked tensors quantized.
     pub after: u64,
 }
 
@@ -49,30 +53,37 @@ impl Plan {
         Plan { rounding, choices, ..Plan::default() }
     }
 
+    /// Marks a tensor, or changes its quantizer.
     pub fn mark(&mut self, id: TensorId, quantizer: Quantizer) {
         self.choices.insert(id, quantizer);
     }
 
+    /// Removes the mark of a tensor.
     pub fn unmark(&mut self, id: TensorId) {
         self.choices.remove(id);
     }
 
+    /// The quantizer of a tensor; `None` if it is not marked.
     pub fn get(&self, id: TensorId) -> Option<Quantizer> {
         self.choices.get(id)
     }
 
+    /// Returns whether a tensor is marked.
     pub fn is_marked(&self, id: TensorId) -> bool {
         self.get(id).is_some()
     }
 
+    /// The marked tensors with their quantizers, in the order of the checkpoint.
     pub fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         self.choices.iter()
     }
 
+    /// Number of marked tensors.
     pub fn len(&self) -> usize {
         self.choices.len()
     }
 
+    /// Returns whether no tensor is marked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -29,6 +29,7 @@
 //! ```
 
 use crate::checkpoint::{Checkpoint, Format};
+use crate::path_error::{IoContext, PathError};
 use crate::plan::compensation::ErrorCompensation;
 use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::inputs::InputQuantization;
@@ -133,7 +134,9 @@ fn min_max() -> String {
     Calibration::MinMax.to_string()
 }
 
+/// Why a recipe cannot be read, or does not fit the checkpoint.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum RecipeError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
@@ -149,6 +152,12 @@ pub enum RecipeError {
     NotQuantizable { path: PathBuf, tensor: String, why: Obstacle },
     #[error("{}: quantizes the tensor '{}' by learned scales, and {why}", path.display(), tensor.escape_debug())]
     NotLearned { path: PathBuf, tensor: String, why: String },
+}
+
+impl From<PathError> for RecipeError {
+    fn from(PathError { path, source }: PathError) -> Self {
+        RecipeError::Io { path, source }
+    }
 }
 
 /// Writes a plan as a recipe.
@@ -195,13 +204,12 @@ fn shortest(x: f32) -> f64 {
 
 /// Reads a recipe file as a plan for `checkpoint`.
 pub fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Plan, RecipeError> {
-    let io = |source| RecipeError::Io { path: path.to_owned(), source };
-    let size = std::fs::metadata(path).map_err(io)?.len();
+    let size = std::fs::metadata(path).context(path)?.len();
     if size > SIZE_LIMIT {
         let why = format!("it has {size} bytes, more than the limit of {SIZE_LIMIT}");
         return Err(RecipeError::Form { path: path.to_owned(), why });
     }
-    let text = std::fs::read_to_string(path).map_err(io)?;
+    let text = std::fs::read_to_string(path).context(path)?;
     from_toml(path, &text, checkpoint)
 }
 

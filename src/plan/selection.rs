@@ -1,6 +1,6 @@
 //! Selecting tensors by glob patterns over their whole names.
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, ReadError};
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::target::Target;
 use crate::tensor::TensorId;
@@ -17,10 +17,13 @@ use std::path::PathBuf;
 pub struct Selection {
     /// Empty: every quantizable tensor.
     pub include: Vec<String>,
+    /// Tensors that are left out, even if they are included.
     pub exclude: Vec<String>,
 }
 
+/// Why patterns select no tensor that can be quantized.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum SelectionError {
     #[error("invalid glob pattern '{pattern}': {why}")]
     Pattern { pattern: String, why: String },
@@ -33,7 +36,7 @@ pub enum SelectionError {
     #[error("{}, tensor '{}': it cannot be int8 in {format}: {why}; leave it out, or choose the format safetensors", path.display(), tensor.escape_debug())]
     NotHeld { path: PathBuf, tensor: String, format: String, why: Reason },
     #[error("{0}")]
-    Config(CheckpointError),
+    Config(ReadError),
     #[error("{}: nothing to quantize: no tensor is quantizable{}", path.display(), if *excluded { " and not excluded" } else { "" })]
     Nothing { path: PathBuf, excluded: bool },
 }

@@ -4,7 +4,7 @@ use crate::quantization::kernels;
 use crate::quantization::statistics::ErrorSums;
 use crate::tensor::{FloatType, read_f64};
 
-/// The difference between two tensors, the first of which is the signal.
+/// The difference between two tensors. The first one is the signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Difference {
     /// Sums over the elements that are finite in both tensors.

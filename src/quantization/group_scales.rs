@@ -104,7 +104,7 @@ impl<'s> GroupScales<'s> {
     }
 
     /// The groups of a run of elements with their scales. `bytes` are little-endian elements
-    /// of type `dtype`, the first of which has the index `start` in the tensor. Without known
+    /// of type `dtype`; `start` is the index of the first one in the tensor. Without known
     /// scales, the run must start and end at group boundaries.
     ///
     /// The indices in errors count from the start of the tensor.

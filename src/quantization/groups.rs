@@ -163,7 +163,7 @@ impl Groups {
     }
 
     /// Slices a run of elements of type `dtype` by groups. `bytes` are the little-endian
-    /// elements, the first of which has the index `start` in the tensor.
+    /// elements; `start` is the index of the first one in the tensor.
     pub fn slices<'b>(
         &self,
         start: u64,

@@ -45,9 +45,9 @@ impl QatScales {
     ///
     /// # Errors
     ///
-    /// If the scheme is not one of integers, if training used a zero point, if there is one
-    /// scale for each channel and the scheme has one for the tensor, or if training used more
-    /// levels than the scheme has.
+    /// - The scheme is not one of integers.
+    /// - Training used a zero point, or more levels than the scheme has.
+    /// - There is one scale per channel, and the scheme has one for the tensor.
     pub fn fits(&self, scheme: QuantizationScheme) -> Result<(), QatMismatch> {
         if let Some(preset) = scheme.preset() {
             return Err(QatMismatch::Preset(preset));

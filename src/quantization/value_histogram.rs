@@ -12,9 +12,9 @@ use std::ops::Range as Indices;
 
 /// The values of a tensor's elements, with the number of elements that have each value.
 ///
-/// For BF16 and F16 the values are exact, and there are at most 65,536 of them. Whatever does
-/// not depend on the order of the elements, such as the error of any per-tensor scheme, can
-/// be computed exactly from the histogram without reading the tensor again.
+/// For BF16 and F16 the values are exact, and there are at most 65,536 of them. The error
+/// of any per-tensor scheme, and whatever else is independent of the order of the elements, can
+/// be computed from the histogram exactly, without reading the tensor again.
 ///
 /// F32 and F64 elements are counted in bins that are 1/128 of their value wide. A bin is
 /// represented by its value nearest to zero, which is enough for drawing and for estimates.

@@ -1,5 +1,5 @@
-//! Writes the report as one HTML page. It needs no network and no other file, can be read
-//! without scripts, and has a light and a dark theme.
+//! Writes the report as one HTML page that stands alone. It can be read without scripts, and has
+//! a light and a dark theme.
 //!
 //! `maud` escapes every text; [`visible`](names::visible) also escapes invisible characters.
 

@@ -133,7 +133,7 @@ impl Shape {
         self.channel_axes
     }
 
-    /// The same dimensions with contiguous rows in the place of output channels that are not.
+    /// The same dimensions with contiguous rows instead of output channels that are not.
     pub(crate) fn with_contiguous_channels(&self) -> Shape {
         let axes = match self.channel_axes {
             ChannelAxes::Second => ChannelAxes::First,

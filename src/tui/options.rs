@@ -11,6 +11,7 @@ pub struct Options {
     pub threads: Option<usize>,
     /// The cache of analyses, if it is used.
     pub cache: Option<Cache>,
+    /// The user's settings.
     pub settings: Settings,
     /// Captured activations to open when the inspector starts.
     pub activations: Vec<PathBuf>,

@@ -38,9 +38,13 @@ pub type Clock = Box<dyn Fn() -> Duration>;
 /// Generic over the screen and over where jobs run. Production uses the terminal and threads;
 /// tests use a screen in memory and run each job where it is started.
 pub struct Runner<S, E> {
+    /// The state of the inspector.
     pub app: App,
+    /// The colours that it is drawn with.
     pub theme: Theme,
+    /// What it is drawn on.
     pub screen: S,
+    /// What runs its background jobs.
     pub executor: E,
     pub(super) options: Options,
     pub(super) jobs: Jobs,
@@ -54,6 +58,7 @@ pub struct Runner<S, E> {
 /// The result of [`Runner::collect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collected {
+    /// No event was there.
     Nothing,
     /// Findings that can be drawn with the next frame.
     Findings,

@@ -20,16 +20,21 @@ const DETAIL_HEIGHT: u16 = 11;
 /// The panes of the screen. Rules have rows of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
+    /// Model, size and target.
     pub header: Rect,
     /// The rule above the table, with its description.
     pub caption: Rect,
+    /// The titles of the table's columns.
     pub titles: Rect,
+    /// The rows of the table.
     pub rows: Rect,
     /// The detail with its rule of tabs.
     pub detail: Option<Rect>,
     /// The rule above the plan, with the status message.
     pub status: Rect,
+    /// The line with the marks.
     pub plan: Rect,
+    /// The line with the keys.
     pub hints: Rect,
 }
 
@@ -134,8 +139,11 @@ pub const DIALOG_WIDTH: u16 = 92;
 /// A list to choose from: its area, and its first visible entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct List {
+    /// The cells of the pane.
     pub area: Rect,
+    /// The first visible item.
     pub first: usize,
+    /// Number of visible items.
     pub count: usize,
 }
 
@@ -214,8 +222,11 @@ pub fn inside(window: Rect) -> Rect {
 /// A column of the table: its position and its width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnPlace {
+    /// The column.
     pub column: Column,
+    /// Its first cell.
     pub x: u16,
+    /// Its width in cells.
     pub width: u16,
 }
 
@@ -226,6 +237,7 @@ const COLUMN_GAP: u16 = 2;
 
 /// Width of an SQNR with its rating, and of the gauge between the two.
 const SQNR_WIDTH: u16 = 19;
+/// Cells of the SQNR bar.
 pub const GAUGE_WIDTH: u16 = 8;
 
 /// The columns that fit, from left to right. The SQNR is always shown; the others are added in

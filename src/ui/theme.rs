@@ -8,10 +8,13 @@ use ratatui::style::{Color, Modifier, Style};
 pub enum Colours {
     /// Only modifiers.
     None,
+    /// The 16 colours of the terminal, on a dark background.
     Ansi,
+    /// 24-bit colours on a dark background.
     True,
     /// Like the two above on a light background, where yellow and cyan are illegible.
     AnsiOnLight,
+    /// 24-bit colours on a light background.
     TrueOnLight,
 }
 
@@ -40,6 +43,7 @@ impl Colours {
 /// The background is set only under the cursor, together with the foreground.
 #[derive(Clone, Debug)]
 pub struct Theme {
+    /// Ordinary text.
     pub text: Style,
     /// Headings and important names.
     pub strong: Style,
@@ -49,11 +53,15 @@ pub struct Theme {
     pub faint: Style,
     /// Keys, the program's name, the selection.
     pub accent: Style,
+    /// Marked tensors.
     pub mark: Style,
     /// Characters that matched a filter.
     pub found: Style,
+    /// Good results.
     pub good: Style,
+    /// Warnings and fair results.
     pub warning: Style,
+    /// Errors and poor results.
     pub bad: Style,
     /// The row under the cursor.
     pub cursor: Style,
@@ -64,6 +72,7 @@ pub struct Theme {
 }
 
 impl Theme {
+    /// The theme with these colours.
     pub fn new(colours: Colours) -> Theme {
         match colours {
             Colours::None => Theme::mono(),
@@ -172,6 +181,7 @@ impl Theme {
         (rating.word(), self.rating(rating))
     }
 
+    /// The style of a rating.
     pub fn rating(&self, rating: Rating) -> Style {
         match rating {
             Rating::Poor => self.ratings[0],

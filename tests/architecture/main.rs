@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders from the bottom up. Each may import those before it, except the pairs in `BESIDE`.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "failpoints",
+    "path_error",
     "guide",
     "directories",
     "tensor",

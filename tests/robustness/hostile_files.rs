@@ -4,7 +4,7 @@
 use crate::support::checkpoint::{Tensor, f32s, file, header, weights, write};
 use crate::support::driver::Driver;
 use crate::support::random::Random;
-use quantscope::checkpoint::{Checkpoint, CheckpointError};
+use quantscope::checkpoint::{Checkpoint, ReadError};
 use quantscope::plan::{obstacle, recipe};
 use quantscope::text::names::visible;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ fn assert_harmless(text: &str) {
 }
 
 /// Reads both ends of every tensor, if the file opened. Returns whether it did.
-fn explore(opened: Result<Checkpoint, CheckpointError>) -> bool {
+fn explore(opened: Result<Checkpoint, ReadError>) -> bool {
     let checkpoint = match opened {
         Ok(checkpoint) => checkpoint,
         Err(error) => {

@@ -45,15 +45,15 @@ impl App {
     }
 
     /// The marked tensors among several, or all that can be marked if none is.
-    fn group(&self, all: Vec<TensorId>, whence: &str) -> RowTensors {
+    fn group(&self, all: Vec<TensorId>, place: &str) -> RowTensors {
         let (marked, others): (Vec<TensorId>, Vec<TensorId>) =
             all.into_iter().partition(|&id| self.model.is_marked(id));
         let tensors = match marked.is_empty() {
             true => others.into_iter().filter(|&id| self.may_mark(id)).collect(),
             false => marked,
         };
-        let refusal = tensors.is_empty().then(|| format!("no tensor {whence} is quantizable"));
-        let name = format!("the {} {whence}", counted(tensors.len(), "tensor"));
+        let refusal = tensors.is_empty().then(|| format!("no tensor {place} is quantizable"));
+        let name = format!("the {} {place}", counted(tensors.len(), "tensor"));
         RowTensors { name, tensors, refusal }
     }
 

@@ -12,8 +12,9 @@ use crate::checkpoint::discovery::files::CheckpointFiles;
 use crate::checkpoint::discovery::index;
 use crate::checkpoint::discovery::numbered::{self, NumberedName};
 use crate::checkpoint::discovery::{hints, hub_cache, sharded};
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::files;
+use crate::path_error::IoContext;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
@@ -28,7 +29,7 @@ pub(super) fn choose(directory: &Path) -> Result<CheckpointFiles> {
         let (snapshot, note) = hub_cache::snapshot(directory)?;
         let mut files = choose(&snapshot).map_err(|error| match error.problem {
             Problem::EmptyDirectory(_) => {
-                CheckpointError::new(directory, Problem::SnapshotWithoutWeights)
+                ReadError::new(directory, Problem::SnapshotWithoutWeights)
             }
             _ => error,
         })?;
@@ -58,7 +59,7 @@ pub(super) fn choose(directory: &Path) -> Result<CheckpointFiles> {
         {
             return Err(error);
         }
-        return Err(CheckpointError::new(directory, Problem::Ambiguous(names)));
+        return Err(ReadError::new(directory, Problem::Ambiguous(names)));
     }
     let is_unindexed = matches!(best.content, Content::Shards { .. });
     for candidate in candidates.iter().filter(|_| is_unindexed) {
@@ -91,10 +92,9 @@ struct Listing {
 
 impl Listing {
     fn read(directory: &Path) -> Result<Listing> {
-        let fail = |e| CheckpointError::new(directory, Problem::Io(e));
         let mut listing =
             Listing { files: BTreeSet::new(), folders: BTreeSet::new(), broken_link: None };
-        for (name, is_directory) in files::names(directory).map_err(fail)? {
+        for (name, is_directory) in files::names(directory).context(directory)? {
             // Hidden files are copies, such as `._model.safetensors` of macOS.
             if name.starts_with('.') {
                 continue;
@@ -134,7 +134,7 @@ fn named_by_config(directory: &Path, listing: &Listing) -> Option<CheckpointFile
 }
 
 /// Returns all candidates in a directory, and the error of an index that cannot be read.
-fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<CheckpointError>) {
+fn candidates(directory: &Path, listing: &Listing) -> (Vec<Candidate>, Option<ReadError>) {
     let mut found = Vec::new();
     let mut unreadable = None;
     let mut in_an_index: HashSet<String> = HashSet::new();
@@ -270,9 +270,9 @@ fn notes(candidates: &[Candidate], directory: &Path) -> Vec<String> {
 }
 
 /// Returns the error for a directory without a checkpoint.
-fn nothing(directory: &Path, listing: &Listing) -> CheckpointError {
+fn nothing(directory: &Path, listing: &Listing) -> ReadError {
     if let Some(name) = &listing.broken_link {
-        return CheckpointError::new(&directory.join(name), Problem::BrokenLink);
+        return ReadError::new(&directory.join(name), Problem::BrokenLink);
     }
     let has_model = |name: &&String| choose(&directory.join(name)).is_ok();
     let several: Vec<String> = match listing.files.contains("model_index.json") {
@@ -286,5 +286,5 @@ fn nothing(directory: &Path, listing: &Listing) -> CheckpointError {
         false => Problem::SeveralDirectories(several),
         true => Problem::EmptyDirectory(hints::hint(directory, &listing.files, &listing.folders)),
     };
-    CheckpointError::new(directory, problem)
+    ReadError::new(directory, problem)
 }

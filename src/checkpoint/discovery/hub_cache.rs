@@ -1,7 +1,8 @@
 //! The cache of the Hugging Face Hub: `models--org--name/{blobs,refs,snapshots}`.
 
 use crate::checkpoint::config;
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
+use crate::path_error::IoContext;
 use std::path::{Component, Path, PathBuf};
 
 /// Returns whether `directory` is a repository in the cache.
@@ -34,7 +35,7 @@ pub(super) fn snapshot(repository: &Path) -> Result<(PathBuf, Option<String>)> {
     {
         return Ok((snapshots.join(revision), None));
     }
-    let entries = std::fs::read_dir(&snapshots).map_err(|e| CheckpointError::new(&snapshots, e))?;
+    let entries = std::fs::read_dir(&snapshots).context(&snapshots)?;
     let is_directory = |entry: &std::fs::DirEntry| entry.path().is_dir();
     let mut names: Vec<String> = entries
         .flatten()
@@ -43,7 +44,7 @@ pub(super) fn snapshot(repository: &Path) -> Result<(PathBuf, Option<String>)> {
         .collect();
     names.sort();
     match names.as_slice() {
-        [] => Err(CheckpointError::new(repository, Problem::NoSnapshot)),
+        [] => Err(ReadError::new(repository, Problem::NoSnapshot)),
         [only] => {
             let note = main.map(|revision| {
                 format!(
@@ -54,7 +55,7 @@ pub(super) fn snapshot(repository: &Path) -> Result<(PathBuf, Option<String>)> {
         }
         _ => {
             let several = names.iter().map(|name| format!("snapshots/{name}")).collect();
-            Err(CheckpointError::new(repository, Problem::SeveralDirectories(several)))
+            Err(ReadError::new(repository, Problem::SeveralDirectories(several)))
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The index of a sharded checkpoint: `model.safetensors.index.json`.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::files;
 use crate::checkpoint::json_text::Text;
 use crate::checkpoint::name_index::NameIndex;
 use crate::checkpoint::python_json;
+use crate::path_error::IoContext;
 use crate::tensor::{Name, Names};
 use foldhash::HashMap;
 use serde::Deserialize;
@@ -75,12 +76,12 @@ const INDEX_LIMIT: u64 = 1 << 30;
 
 /// Reads the index at `path`.
 pub(super) fn read(path: &Path) -> Result<Parsed> {
-    let bad = |why: String| CheckpointError::new(path, Problem::Index(why));
-    let length = files::size(path).map_err(|e| CheckpointError::new(path, e))?;
+    let bad = |why: String| ReadError::new(path, Problem::Index(why));
+    let length = files::size(path).context(path)?;
     if length > INDEX_LIMIT {
         return Err(bad(format!("it has {length} bytes, more than the limit of {INDEX_LIMIT}")));
     }
-    let bytes = files::read(path).map_err(|e| CheckpointError::new(path, e))?;
+    let bytes = files::read(path).context(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
     let text = python_json::to_json(text);
     let Json { weight_map, metadata } =
@@ -93,7 +94,7 @@ pub(super) fn read(path: &Path) -> Result<Parsed> {
         let mut components = Path::new(name).components();
         let inside = components.all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         if !inside || name.is_empty() {
-            return Err(CheckpointError::new(path, Problem::ShardPath(name.clone())));
+            return Err(ReadError::new(path, Problem::ShardPath(name.clone())));
         }
     }
     let metadata = match metadata {

@@ -3,7 +3,7 @@
 use crate::checkpoint::discovery::files::CheckpointFiles;
 use crate::checkpoint::discovery::numbered::{self, NumberedName};
 use crate::checkpoint::discovery::{directory, sharded};
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
 use crate::checkpoint::formats::pytorch::distributed_directory;
 use crate::checkpoint::io::files::{self, PathTarget};
@@ -14,10 +14,10 @@ pub(crate) fn discover(path: &Path) -> Result<CheckpointFiles> {
     let found = files::find(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound if is_repository_name(path) => {
             let problem = Problem::NotFoundButOnHub(path.display().to_string());
-            CheckpointError::new(path, problem)
+            ReadError::new(path, problem)
         }
-        std::io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
-        _ => CheckpointError::new(path, e),
+        std::io::ErrorKind::NotFound => ReadError::new(path, Problem::NotFound),
+        _ => ReadError::new(path, e),
     })?;
     if let PathTarget::Directory(directory) = found {
         return directory::choose(&directory);

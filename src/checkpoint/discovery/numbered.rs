@@ -1,6 +1,6 @@
 //! Names of numbered files: `model-00001-of-00003.safetensors`.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::gguf;
 use crate::checkpoint::io::files;
 use crate::checkpoint::io::source::Source;
@@ -72,7 +72,7 @@ impl NumberedName {
             return Ok(present);
         }
         let (found, count) = (present.len(), self.count as usize);
-        Err(CheckpointError::new(directory, Problem::MissingFiles { found, count, missing }))
+        Err(ReadError::new(directory, Problem::MissingFiles { found, count, missing }))
     }
 }
 
@@ -100,7 +100,7 @@ const MAX_NAMED: usize = 8;
 pub(super) fn is_gguf_part(path: &Path, numbered: &NumberedName) -> Result<bool> {
     let Some(split) = gguf::read(&Source::file(path)?)?.split() else { return Ok(false) };
     if split.count != u64::from(numbered.count) || split.number != u64::from(numbered.number - 1) {
-        return Err(CheckpointError::new(
+        return Err(ReadError::new(
             path,
             Problem::Malformed {
                 format: "GGUF",
@@ -121,10 +121,10 @@ pub(super) fn is_gguf_part(path: &Path, numbered: &NumberedName) -> Result<bool>
 
 /// Returns the error for a part of a split GGUF model whose name does not contain its number;
 /// `None` for any other file, and for one that cannot be read.
-pub(super) fn renamed_gguf_part(path: &Path) -> Option<CheckpointError> {
+pub(super) fn renamed_gguf_part(path: &Path) -> Option<ReadError> {
     let split = gguf::read(&Source::file(path).ok()?).ok()?.split()?;
     let is_numbered = NumberedName::parse(&path.to_string_lossy()).is_some();
-    (!is_numbered).then(|| CheckpointError::new(path, split.renamed()))
+    (!is_numbered).then(|| ReadError::new(path, split.renamed()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::discovery::files::CheckpointFiles;
 use crate::checkpoint::discovery::index::{self, Parsed};
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::file_names::{has_extension, names_in};
 use std::path::Path;
 
@@ -33,15 +33,11 @@ pub(super) fn into_files(parsed: Parsed, directory: &Path) -> CheckpointFiles {
 }
 
 /// Returns the error for an index whose shards are `missing`.
-pub(super) fn missing_shards(
-    directory: &Path,
-    parsed: &Parsed,
-    missing: Vec<String>,
-) -> CheckpointError {
+pub(super) fn missing_shards(directory: &Path, parsed: &Parsed, missing: Vec<String>) -> ReadError {
     let count = parsed.map.shards.len();
     let others = names_in(directory);
     let renamed = others.into_iter().find(|name| {
         has_extension(Path::new(name), "safetensors") && !parsed.map.shards.contains(name)
     });
-    CheckpointError::new(&parsed.index.path, Problem::MissingShards { count, missing, renamed })
+    ReadError::new(&parsed.index.path, Problem::MissingShards { count, missing, renamed })
 }

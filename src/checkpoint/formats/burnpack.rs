@@ -1,7 +1,7 @@
 //! burnpack, the file format of Burn's `save_file` and `load_file`: CBOR metadata followed by data,
 //! as read and written by the crate `burn-pack` 0.22.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::packed::{
     Int8, Int8Values, METADATA_KEY, PackedTensor, QuantizedMetadata, SCALE_SUFFIX,
 };
@@ -230,8 +230,7 @@ pub(crate) struct Header {
 /// Reads and checks the header of a burnpack file.
 pub(crate) fn read(source: &Source) -> Result<Header> {
     let path = source.path();
-    let bad =
-        |why: String| CheckpointError::new(path, Problem::Malformed { format: "burnpack", why });
+    let bad = |why: String| ReadError::new(path, Problem::Malformed { format: "burnpack", why });
     let mut cursor =
         crate::checkpoint::io::cursor::Cursor::new(source, 0, HEADER_LENGTH + METADATA_LIMIT)?;
     if cursor.array()? != MAGIC {
@@ -258,7 +257,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
     let mut header = Header { metadata: said.metadata.into_iter().collect(), ..Header::default() };
     let mut at = 0;
     for (name, tensor) in tensors {
-        let fail = |problem| Err(CheckpointError::of_tensor(path, &name, problem));
+        let fail = |problem| Err(ReadError::of_tensor(path, &name, problem));
         let (start, end) = tensor.data_offsets;
         if end < start {
             return fail(Problem::OffsetsReversed { start, end });

@@ -1,7 +1,7 @@
 //! The file formats of checkpoints, detected by the first bytes.
 
 use crate::checkpoint::Source;
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::{burnpack, foreign, gguf, numpy, pytorch, safetensors, zip};
 
 /// The file format of a checkpoint.
@@ -40,7 +40,7 @@ impl Format {
     ///
     /// The format is unknown, or the file cannot be read.
     pub(crate) fn of(source: &Source) -> Result<Format> {
-        let fail = |problem| Err(CheckpointError::new(source.path(), problem));
+        let fail = |problem| Err(ReadError::new(source.path(), problem));
         if source.size() < 8 {
             return fail(Problem::TooShort { found: source.size() });
         }

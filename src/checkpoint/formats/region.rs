@@ -2,7 +2,7 @@
 //! them.
 
 use crate::checkpoint::access::Data;
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::cursor::Cursor;
 use crate::checkpoint::io::inflate::Inflater;
 use crate::checkpoint::io::source::Source;
@@ -67,7 +67,7 @@ impl Region {
     pub(crate) fn read(&self, source: &Source, limit: u64) -> Result<Vec<u8>> {
         if self.length > limit {
             let problem = Problem::HeaderLimit { claimed: self.length, limit };
-            return Err(CheckpointError::new(source.path(), problem));
+            return Err(ReadError::new(source.path(), problem));
         }
         let mut bytes = vec![0; self.length as usize];
         match &self.base {
@@ -198,7 +198,7 @@ fn take<'b>(source: &Source, bytes: &'b [u8], at: &mut usize, n: u64) -> Result<
         None => {
             let missing = n.saturating_sub(left.len() as u64);
             let problem = Problem::HeaderCutOff { at: *at as u64, missing };
-            Err(CheckpointError::new(source.path(), problem))
+            Err(ReadError::new(source.path(), problem))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Lists the members of a ZIP archive as byte ranges of the file. PyTorch and NumPy store their
 //! data in such archives.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::region::{Region, RegionBase};
 use crate::checkpoint::io::source::{Source, SourceHandle};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -60,7 +60,7 @@ pub(crate) fn members(source: &Source) -> Result<Vec<Member>> {
 /// Lists the members of an archive that is embedded in a file.
 pub(crate) fn members_within(source: &Source, range: Range<u64>) -> Result<Vec<Member>> {
     let path = source.path();
-    let bad = |why: String| CheckpointError::new(path, Problem::Malformed { format: "ZIP", why });
+    let bad = |why: String| ReadError::new(path, Problem::Malformed { format: "ZIP", why });
     let mut archive = open(source, &range)?.ok_or_else(|| {
         let why = "the list of members at its end is missing or damaged; the file is cut off or was not copied whole, download it again";
         bad(why.to_owned())

@@ -1,6 +1,6 @@
 //! Reads a header sequentially with bounded memory.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::source::{Source, SourceHandle};
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ impl<'s> Cursor<'s> {
     }
 
     fn check(&self, n: u64) -> Result<()> {
-        let fail = |problem| Err(CheckpointError::new(self.source.path(), problem));
+        let fail = |problem| Err(ReadError::new(self.source.path(), problem));
         if n > self.remaining() {
             return fail(Problem::HeaderCutOff { at: self.at, missing: n - self.remaining() });
         }

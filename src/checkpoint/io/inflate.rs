@@ -1,7 +1,7 @@
 //! Reads ranges of deflated data. Reading forward continues where the last range ended; reading
 //! backward starts a new pass.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::strided::Read;
 use flate2::{Decompress, FlushDecompress, Status};
 use std::ops::Range;
@@ -83,8 +83,8 @@ impl Inflater {
         Ok(())
     }
 
-    fn broken(&self) -> CheckpointError {
+    fn broken(&self) -> ReadError {
         let why = format!("its compressed data is damaged or cut off after {} bytes", self.at);
-        CheckpointError::new(&self.path, Problem::Layout(why))
+        ReadError::new(&self.path, Problem::Layout(why))
     }
 }

@@ -1,10 +1,11 @@
 //! Random-access reads from a local file (which may change meanwhile), a file on a server, or
 //! memory.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::files::{self, PathTarget};
 use crate::checkpoint::io::mapped_read::{LeasedBytes, MappedFile};
 use crate::checkpoint::io::remote::RemoteFile;
+use crate::path_error::IoContext;
 use rayon::prelude::*;
 use std::fs::File;
 use std::io;
@@ -100,8 +101,8 @@ impl Source {
     /// There is no regular file at the path, or it cannot be accessed.
     pub fn file(path: &Path) -> Result<Source> {
         let found = files::find(path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => CheckpointError::new(path, Problem::NotFound),
-            _ => CheckpointError::new(path, e),
+            io::ErrorKind::NotFound => ReadError::new(path, Problem::NotFound),
+            _ => ReadError::new(path, e),
         })?;
         let (len, storage) = match found {
             PathTarget::Local(file, metadata) => {
@@ -111,7 +112,7 @@ impl Source {
             PathTarget::Remote(file) => (file.size(), Storage::Remote(file)),
             PathTarget::Directory(_) => {
                 let why = io::Error::other("is not a regular file");
-                return Err(CheckpointError::new(path, why));
+                return Err(ReadError::new(path, why));
             }
         };
         Ok(Source { path: path.to_owned(), len, storage })
@@ -175,17 +176,17 @@ impl Source {
             Storage::Remote(_) => return Ok(SourceHandle::Remote { is_direct: false }),
             Storage::Disk { file, .. } => file,
         };
-        let file = File::open(file).map_err(|e| CheckpointError::new(&self.path, e))?;
+        let file = File::open(file).context(&self.path)?;
         self.check(&file)?;
         Ok(SourceHandle::Disk(MappedFile::new(file)))
     }
 
     /// Fails if the file's length or modification time changed since the source was created.
     fn check(&self, file: &File) -> Result<()> {
-        let now = file.metadata().map_err(|e| CheckpointError::new(&self.path, e))?;
+        let now = file.metadata().context(&self.path)?;
         match now.len() == self.len && now.modified().ok() == self.modified() {
             true => Ok(()),
-            false => Err(CheckpointError::new(&self.path, Problem::Changed)),
+            false => Err(ReadError::new(&self.path, Problem::Changed)),
         }
     }
 
@@ -210,15 +211,15 @@ impl Source {
     }
 
     /// Finds out why bytes were lost while they were lent, by reading them again.
-    fn loss_error(&self, bytes: Range<u64>) -> CheckpointError {
+    fn loss_error(&self, bytes: Range<u64>) -> ReadError {
         let mut again = vec![0; bytes.end.saturating_sub(bytes.start) as usize];
         let mut read = || self.read_exact(&self.open()?, &mut again, bytes.start);
-        read().err().unwrap_or_else(|| CheckpointError::new(&self.path, Problem::Changed))
+        read().err().unwrap_or_else(|| ReadError::new(&self.path, Problem::Changed))
     }
 
     /// Fills `buffer` with the bytes from `offset`.
     pub fn read_exact(&self, handle: &SourceHandle, buffer: &mut [u8], offset: u64) -> Result<()> {
-        let short = |missing| CheckpointError::new(&self.path, Problem::Shrunk { missing });
+        let short = |missing| ReadError::new(&self.path, Problem::Shrunk { missing });
         match handle {
             SourceHandle::Remote { is_direct } => {
                 let Storage::Remote(file) = &self.storage else { return Err(short(0)) };
@@ -230,7 +231,7 @@ impl Source {
                     true => file.read_direct(buffer, offset),
                     false => file.read_exact(buffer, offset),
                 };
-                read.map_err(|e| CheckpointError::new(&self.path, e))
+                Ok(read.context(&self.path)?)
             }
             SourceHandle::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -243,8 +244,8 @@ impl Source {
             }
             SourceHandle::Disk(file) => {
                 read_large_at(file.file(), buffer, offset).map_err(|e| match e {
-                    ReadError::Short(missing) => short(missing),
-                    ReadError::Io(e) => CheckpointError::new(&self.path, e),
+                    FileReadError::Short(missing) => short(missing),
+                    FileReadError::Io(e) => ReadError::new(&self.path, e),
                 })
             }
         }
@@ -256,7 +257,7 @@ fn within<'b>(all: &'b [u8], bytes: &Range<u64>) -> Option<&'b [u8]> {
     all.get(index(bytes.start)?..index(bytes.end)?)
 }
 
-enum ReadError {
+enum FileReadError {
     Short(u64),
     Io(io::Error),
 }
@@ -266,7 +267,7 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// Reads at an offset. Large buffers (a header of many megabytes) are filled on all cores: most of
 /// the time goes into the page faults of the new buffer.
-fn read_large_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
+fn read_large_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), FileReadError> {
     if buffer.len() > 4 * PIECE_BYTES {
         let pieces = buffer.par_chunks_mut(PIECE_BYTES).enumerate();
         let read = pieces.try_for_each(|(i, piece)| {
@@ -280,16 +281,16 @@ fn read_large_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), Read
     read_exact_at(file, buffer, offset)
 }
 
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> Result<(), ReadError> {
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> Result<(), FileReadError> {
     while !buffer.is_empty() {
         match read_at(file, buffer, offset) {
-            Ok(0) => return Err(ReadError::Short(buffer.len() as u64)),
+            Ok(0) => return Err(FileReadError::Short(buffer.len() as u64)),
             Ok(n) => {
                 buffer = buffer.get_mut(n..).unwrap_or_default();
                 offset += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(ReadError::Io(e)),
+            Err(e) => return Err(FileReadError::Io(e)),
         }
     }
     Ok(())

@@ -145,7 +145,7 @@ impl CompressedTensors {
         self.packing == Packing::IntQuantized && plan.inputs.is_static()
     }
 
-    /// Checks that the source has no tensor with the name of a new one, and that no scale of a
+    /// Fails if the source already has a tensor with the name of a new one, or if the scale of a
     /// layer's inputs is missing.
     fn check_names(&self, checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
         let static_inputs = self.has_static_inputs(plan);

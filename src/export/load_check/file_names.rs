@@ -22,8 +22,8 @@ const PEFT_CONFIG: &str = "adapter_config.json";
 /// The start of the names of the files that mlx-lm opens.
 const MLX_PREFIX: &str = "model";
 
-/// The findings about a directory's weight files. A file that is given by itself may have any
-/// name, except that ComfyUI opens no more than one.
+/// The findings about a directory's weight files. A single file may have any name. For ComfyUI
+/// there must be no more than one.
 pub(super) fn find(
     checkpoint: &Checkpoint,
     config: Option<&Config>,
@@ -95,8 +95,8 @@ pub(super) fn find(
     findings
 }
 
-/// Whether a file has the expected name, or that name with a variant in it, such as `fp16`, by
-/// which it is found too.
+/// Whether a file has the expected name, or that name with a variant in it, such as `fp16`. Loaders
+/// find both.
 fn is_variant_of(name: &str, expected: &str) -> bool {
     let stem = expected.strip_suffix(".safetensors").unwrap_or(expected);
     let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(".safetensors"));

@@ -3,9 +3,10 @@
 //!
 //! A fragment gets its name only when it is complete, verified and written to the disk.
 
-use crate::export::atomic_output::{sync_directory, sync_tree};
-use crate::export::error::{IoContext, SaveError};
+use crate::export::disk::{sync_directory, sync_tree};
+use crate::export::error::SaveError;
 use crate::export::partition::Partition;
+use crate::path_error::IoContext;
 use crate::quantization::ErrorSums;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -389,7 +390,7 @@ impl Unfinished {
                 Ok(true)
             }
             Err(_) if to.join(FILE).is_file() => Ok(false),
-            Err(e) => Err(e).context(&to),
+            Err(source) => Err(SaveError::Io { path: to, source }),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! sidecar files. The expected content of all of these follows from the source and the request.
 
 use crate::checkpoint::io::files;
-use crate::export::error::{IoContext, SaveError};
+use crate::export::error::SaveError;
 use crate::export::formats::registry;
 use crate::export::journal::CopyDigest;
 use crate::export::output_plan::{MadeFrom, OutFile, OutputPlan};
@@ -10,6 +10,7 @@ use crate::export::request::Task;
 use crate::export::sidecar_file::SidecarFile;
 use crate::export::verify::pairing::Pairing;
 use crate::export::verify::recovered_request;
+use crate::path_error::IoContext;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -117,7 +118,7 @@ impl FileComparison<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Err(self.differs("it is missing".to_owned()))
             }
-            opened => opened.context(self.path),
+            opened => Ok(opened.context(self.path)?),
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Match {
 }
 
 /// A tensor of the output and its counterpart in the source. A tensor of the output may be in
-/// several pairs, at most one of which is not [`Match::Identical`].
+/// several pairs. At most one of them is not [`Match::Identical`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// The tensor of the output.
@@ -333,8 +333,8 @@ impl<'c> Names<'c> {
         Ok(Pair { out: id, source: origin, matched, parts: same, transposed })
     }
 
-    /// Pairs a tensor whose stored tensors all match stored tensors of one source tensor in name,
-    /// type and shape, if the output has all stored tensors of that source tensor.
+    /// Pairs a tensor with the source tensor that it is a copy of: both consist of stored tensors
+    /// with the same names, types and shapes.
     fn copied(&self, id: TensorId) -> Option<Pair> {
         let Names { out, source, .. } = *self;
         let mut origin = None;

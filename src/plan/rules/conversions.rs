@@ -18,9 +18,9 @@ pub(super) enum ModuleKind {
     Other(&'static str),
 }
 
-/// Returns whether no compressed-tensors file of the architecture loads, whichever layers are
-/// quantized: its rule that splits a weight cannot be combined with scales, or its rule that
-/// joins weights, such as the convolutions of linear attention, drops those that are float.
+/// Returns whether compressed-tensors files of the architecture never load. One of its rules
+/// splits a weight, which cannot be combined with scales, or joins weights and drops those that
+/// are float, such as the convolutions of linear attention.
 pub(super) fn is_refused(model_type: &str) -> bool {
     REFUSED.binary_search(&model_type).is_ok()
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 /// A plan changed for a target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FittedPlan {
+    /// The plan that fits.
     pub plan: Plan,
     /// The changes, as parts of a sentence that start with a verb: `unmark …`. Empty if nothing
     /// was changed.
@@ -84,9 +85,9 @@ impl TargetRules {
         block.or_else(channel).or(allowed.first().copied())
     }
 
-    /// Returns the plan with the changes that this target needs: marks that it cannot hold are
-    /// removed, schemes that it cannot store are replaced, and fusion units that do not load in
-    /// part are completed. Marks that fit keep their quantizer.
+    /// Returns the plan with the changes that this target needs. Marks that it cannot hold are
+    /// removed, schemes that it cannot store are replaced, and fusion units that load only as a
+    /// whole are completed. Marks that fit keep their quantizer.
     pub fn fit(&self, checkpoint: &Checkpoint, plan: &Plan) -> FittedPlan {
         let mut fitted = FittedPlan { plan: plan.clone(), changes: Vec::new() };
         fitted.plan.target = self.target().clone();

@@ -68,10 +68,13 @@ pub enum Condition {
 /// One limit of a loader.
 #[derive(Clone, Copy, Debug)]
 pub struct LoaderLimit {
+    /// The loader with the limit.
     pub loader: Loader,
     /// The loader's version that the limit was checked with.
     pub version: &'static str,
+    /// When the limit applies.
     pub condition: Condition,
+    /// What happens to a plan that meets the condition.
     pub consequence: Consequence,
     /// Whether the limit is also reported, as a warning, when no loader was named.
     pub warn_without_target: bool,

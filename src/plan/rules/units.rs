@@ -30,6 +30,7 @@ pub enum UnitKind {
 /// One unit of at least two tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FusionUnit {
+    /// Which layers are merged.
     pub kind: UnitKind,
     /// The module path that the tensors share.
     pub path: String,

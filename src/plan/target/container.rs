@@ -39,6 +39,7 @@ pub enum LinearScheme {
 }
 
 impl LinearScheme {
+    /// All schemes.
     pub const ALL: [LinearScheme; 3] =
         [LinearScheme::W8A8, LinearScheme::W8A16, LinearScheme::Presets];
 

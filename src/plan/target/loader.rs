@@ -6,19 +6,30 @@ use crate::plan::target::container::{Container, LinearScheme};
 /// A program or library that opens model files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Loader {
+    /// Hugging Face's transformers.
     Transformers,
+    /// Hugging Face's sentence-transformers.
     SentenceTransformers,
+    /// vLLM.
     Vllm,
+    /// SGLang.
     Sglang,
+    /// llama.cpp and programs that use it.
     LlamaCpp,
+    /// Ollama.
     Ollama,
+    /// The Burn framework.
     Burn,
+    /// ComfyUI.
     ComfyUi,
+    /// Apple's mlx-lm.
     Mlx,
+    /// torchao, as transformers loads it.
     Torchao,
 }
 
 impl Loader {
+    /// All loaders, in the order of the lists.
     pub const ALL: [Loader; 10] = [
         Loader::Transformers,
         Loader::SentenceTransformers,

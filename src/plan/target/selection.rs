@@ -16,6 +16,7 @@ pub struct Target {
 
 /// Why loaders and format cannot be combined.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum TargetError {
     #[error(
         "{} opens {} and {} opens {}, and one output has one format; save it once for each",

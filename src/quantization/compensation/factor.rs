@@ -29,8 +29,7 @@ pub(crate) struct Compensation {
 }
 
 impl Compensation {
-    /// Factors second moments of which the upper triangle is filled. `None` if they have no
-    /// factor.
+    /// Factors second moments. Only their upper triangle is read. `None` if they have no factor.
     pub(super) fn new(columns: usize, mut moments: Vec<f32>, parts: Parts) -> Option<Compensation> {
         let n = columns;
         let diagonal = |moments: &[f32], i: usize| f64::from(moments[i * n + i]);

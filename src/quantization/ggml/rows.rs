@@ -10,6 +10,7 @@ pub(crate) const CHECKED_FROM: f32 = 32768.0;
 
 /// Why rows cannot be quantized, or blocks not decoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages describe the variants")]
 pub enum BlockError {
     #[error("{0} blocks are not decoded")]
     NotDecoded(BlockType),
@@ -72,8 +73,9 @@ pub fn importance_use(block: BlockType) -> Option<ImportanceUse> {
 ///
 /// # Errors
 ///
-/// The type cannot be written or requires an importance, a row does not consist of whole blocks, an
-/// element is not finite, or a scale is too large for F16.
+/// - The type cannot be written, or requires an importance.
+/// - A row does not consist of whole blocks.
+/// - An element is not finite, or a scale is too large for F16.
 pub fn quantize_rows(
     block: BlockType,
     rows: &[f32],

@@ -49,7 +49,7 @@ pub(super) trait Element: Copy {
     fn bytes(raw: &[Self::Raw]) -> &[u8];
 }
 
-/// Elements in steps of [`LANES`], the last of which is padded with zeros.
+/// Elements in steps of [`LANES`]. The last step is padded with zeros.
 pub(super) struct Steps<'a, E: Element> {
     whole: &'a [E::Raw],
     last: E::Raw,

@@ -132,7 +132,7 @@ impl Divisors {
     #[inline(always)]
     fn reciprocals<S: Simd>(simd: S, scales: S::F32, absmax: S::F32, qmax: f32) -> Divisors {
         let inverse = simd.div(simd.splat(1.0), scales);
-        // Half of absmax lies about half-way between two levels, the upper of which is even.
+        // Half of absmax lies about half-way between two levels; the upper one is even.
         let half = simd.mul(absmax, simd.splat(0.5));
         let middle = 0.5 * qmax;
         let multiplied = simd.at_least(simd.mul(half, inverse), simd.splat(middle));

@@ -5,7 +5,7 @@ use quantscope::activations::Activations;
 use quantscope::app::keys::Key;
 use quantscope::app::{App, Event, update};
 use quantscope::checkpoint::formats::safetensors::header_bytes;
-use quantscope::checkpoint::{Checkpoint, CheckpointError};
+use quantscope::checkpoint::{Checkpoint, ReadError};
 use quantscope::text::names::visible;
 use quantscope::plan::{Selection, obstacle, recipe as recipes};
 use quantscope::tensor::{DType, Shape};
@@ -39,7 +39,7 @@ pub fn open(name: &str, data: &[u8]) {
 }
 
 /// Reads everything in an open checkpoint, or checks the error.
-fn explore(opened: Result<Checkpoint, CheckpointError>, length: u64) {
+fn explore(opened: Result<Checkpoint, ReadError>, length: u64) {
     let checkpoint = match opened {
         Ok(checkpoint) => Arc::new(checkpoint),
         Err(error) => return sentence(&error.to_string()),

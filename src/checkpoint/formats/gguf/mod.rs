@@ -5,7 +5,7 @@ mod value;
 
 pub(crate) use blocks::BlockTensor;
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::cursor::Cursor;
 use crate::checkpoint::{Source, Stored};
 use crate::tensor::{BlockType, DType, Shape};
@@ -107,7 +107,7 @@ impl Header {
 /// Reads and checks the header of a GGUF file of version 2 or 3.
 pub(crate) fn read(source: &Source) -> Result<Header> {
     let path = source.path();
-    let bad = |why: String| CheckpointError::new(path, Problem::Malformed { format: "GGUF", why });
+    let bad = |why: String| ReadError::new(path, Problem::Malformed { format: "GGUF", why });
     let mut cursor = Cursor::new(source, 0, HEADER_LIMIT)?;
     if cursor.array()? != MAGIC {
         return Err(bad("it does not start with 'GGUF'".into()));
@@ -127,7 +127,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         )));
     }
     if tensors > TENSOR_LIMIT {
-        return Err(CheckpointError::new(path, Problem::TooManyTensors(TENSOR_LIMIT)));
+        return Err(ReadError::new(path, Problem::TooManyTensors(TENSOR_LIMIT)));
     }
 
     let start = cursor.position();
@@ -180,7 +180,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
 
     for _ in 0..tensors {
         let name = name(&mut cursor, "a tensor's name").map_err(|e| e.or_bad(&bad))?;
-        let fail = |problem: Problem| CheckpointError::of_tensor(path, &name, problem);
+        let fail = |problem: Problem| ReadError::of_tensor(path, &name, problem);
         let malformed = |why: String| fail(Problem::Malformed { format: "GGUF", why });
         let rank = cursor.u32()?;
         if rank > DIMENSION_LIMIT {
@@ -240,7 +240,7 @@ fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
     let starts: Vec<u64> = stored.iter().skip(1).map(|s| s.range.start).chain([length]).collect();
     let mut names = HashSet::with_capacity(stored.len());
     for (tensor, next) in stored.iter_mut().zip(starts) {
-        let fail = |problem| Err(CheckpointError::of_tensor(path, &tensor.name, problem));
+        let fail = |problem| Err(ReadError::of_tensor(path, &tensor.name, problem));
         if matches!(tensor.dtype, DType::Other(_)) {
             tensor.range.end = next.max(tensor.range.start);
         }
@@ -253,7 +253,7 @@ fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
         }
         tensor.range = data + tensor.range.start..data + tensor.range.end;
         if !names.insert(tensor.name.to_string()) {
-            return Err(CheckpointError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
+            return Err(ReadError::of_tensor(path, &tensor.name, Problem::DuplicateTensor));
         }
     }
     Ok(())
@@ -294,12 +294,12 @@ pub(crate) fn ggml_type(dtype: &DType) -> Option<u32> {
 }
 
 enum NameError {
-    Read(CheckpointError),
+    Read(ReadError),
     Bad(String),
 }
 
 impl NameError {
-    fn or_bad(self, bad: &dyn Fn(String) -> CheckpointError) -> CheckpointError {
+    fn or_bad(self, bad: &dyn Fn(String) -> ReadError) -> ReadError {
         match self {
             NameError::Read(error) => error,
             NameError::Bad(why) => bad(why),

@@ -1,6 +1,6 @@
 //! The values of GGUF key-values, as readable text.
 
-use crate::checkpoint::error::{CheckpointError, Result};
+use crate::checkpoint::error::{ReadError, Result};
 use crate::checkpoint::io::cursor::Cursor;
 
 /// Maximum nesting depth of arrays.
@@ -36,7 +36,7 @@ pub(crate) enum ValueType {
 impl ValueType {
     pub(super) fn read(
         cursor: &mut Cursor,
-        bad: &dyn Fn(String) -> CheckpointError,
+        bad: &dyn Fn(String) -> ReadError,
     ) -> Result<ValueType> {
         Ok(match cursor.u32()? {
             0 => ValueType::Unsigned(1),
@@ -88,7 +88,7 @@ pub(crate) struct Value {
     pub number: Option<u64>,
 }
 
-type Bad<'a> = &'a dyn Fn(String) -> CheckpointError;
+type Bad<'a> = &'a dyn Fn(String) -> ReadError;
 
 pub(crate) fn read(
     cursor: &mut Cursor,

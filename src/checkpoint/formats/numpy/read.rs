@@ -1,6 +1,6 @@
 //! Lists the arrays of an NPY or NPZ file.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::file_names::has_extension;
 use crate::checkpoint::formats::element_type::LazyBits;
 use crate::checkpoint::formats::numpy::array_type::ArrayType;
@@ -39,7 +39,7 @@ pub(crate) fn read_npy(source: &Source) -> Result<Vec<Stored>> {
         // The file contains nothing else that could be listed.
         Err(why) => {
             let problem = Problem::Malformed { format: "NPY", why };
-            Err(CheckpointError::of_tensor(source.path(), &name, problem))
+            Err(ReadError::of_tensor(source.path(), &name, problem))
         }
     }
 }

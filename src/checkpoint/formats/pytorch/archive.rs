@@ -1,6 +1,6 @@
 //! ZIP archives of `torch.save`: the pickle `data.pkl` and one member per storage.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::pytorch::machine;
 use crate::checkpoint::formats::pytorch::value::Pickle;
 use crate::checkpoint::formats::region::{ByteReader, Region};
@@ -32,9 +32,8 @@ impl Archive {
     /// Opens an archive that occupies a range of a file.
     pub(super) fn open(source: &Source, range: Range<u64>) -> Result<Archive> {
         let members = zip::members_within(source, range)?;
-        let malformed = |why| {
-            CheckpointError::new(source.path(), Problem::Malformed { format: "PyTorch", why })
-        };
+        let malformed =
+            |why| ReadError::new(source.path(), Problem::Malformed { format: "PyTorch", why });
         let pickle = match main_pickle(&members) {
             Some(pickle) => pickle,
             None => return Err(malformed(format!("it holds no {PICKLE}"))),

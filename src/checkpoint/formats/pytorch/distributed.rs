@@ -2,7 +2,7 @@
 //! them are in which `.distcp` files. Each part is a whole `torch.save` archive.
 
 use crate::checkpoint::access::{Access, Data, Indirect, Role};
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::element_type;
 use crate::checkpoint::formats::pytorch::archive::Archive;
 use crate::checkpoint::formats::pytorch::key_text::key_text;
@@ -66,7 +66,7 @@ fn read_metadata(source: &Source) -> Result<Pickle> {
         false => {
             let why = "it is not the metadata of a distributed checkpoint".to_owned();
             let problem = Problem::Malformed { format: "PyTorch", why };
-            Err(CheckpointError::new(source.path(), problem))
+            Err(ReadError::new(source.path(), problem))
         }
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn read_distributed(directory: &Path) -> Result<Distributed> {
     let path = directory.join(METADATA);
     if !path.is_file() {
         let why = "it is a distributed checkpoint (torch.distributed.checkpoint) without .metadata, which holds the names and shapes of its tensors";
-        return Err(CheckpointError::new(directory, Problem::Layout(why.to_owned())));
+        return Err(ReadError::new(directory, Problem::Layout(why.to_owned())));
     }
     let source = Source::file(&path)?;
     let pickle = read_metadata(&source)?;
@@ -198,7 +198,7 @@ impl<'a> Metadata<'a> {
                     "it names the file '{file}', which is outside the checkpoint's directory"
                 );
                 let problem = Problem::Malformed { format: "PyTorch", why };
-                return Err(CheckpointError::new(self.source.path(), problem));
+                return Err(ReadError::new(self.source.path(), problem));
             }
             parts.insert(key, place);
         }

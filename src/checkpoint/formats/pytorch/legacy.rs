@@ -1,7 +1,7 @@
 //! Files of `torch.save` before PyTorch 1.6: four pickles, the keys of the storages, then the
 //! storages one after another.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::pytorch::machine;
 use crate::checkpoint::formats::pytorch::storage;
 use crate::checkpoint::formats::pytorch::value::{Pickle, Value};
@@ -29,7 +29,7 @@ pub(super) fn is_magic(pickle: &Pickle) -> bool {
 pub(super) fn open(source: &Source, region: &Region, limit: u64) -> Result<Legacy> {
     let malformed = |why: &str| {
         let problem = Problem::Malformed { format: "PyTorch", why: why.to_owned() };
-        CheckpointError::new(source.path(), problem)
+        ReadError::new(source.path(), problem)
     };
     let mut reader = ByteReader::new(source, region, limit)?;
     let mut next = || machine::read(&mut reader, source.path());

@@ -2,7 +2,7 @@
 //! 5 but never calls anything: a call becomes a value that describes the call. So a pickle cannot
 //! run code, and none has to be refused because of what it names.
 
-use crate::checkpoint::error::{CheckpointError, Problem};
+use crate::checkpoint::error::{Problem, ReadError};
 use crate::checkpoint::formats::pytorch::stack::{
     PickleError, PickleResult, PickleStack, invalid, pairs,
 };
@@ -27,14 +27,14 @@ struct Machine<'m, 's> {
 }
 
 /// Reads one pickle to its end.
-pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, CheckpointError> {
+pub(super) fn read(reader: &mut ByteReader, path: &Path) -> Result<Pickle, ReadError> {
     let base = reader.base();
     let mut machine = Machine { reader, stack: PickleStack::default() };
     match machine.run() {
         Ok(root) => Ok(Pickle { values: machine.stack.into_values(), root, base }),
         Err(PickleError::Read(error)) => Err(error),
         Err(PickleError::Invalid(why)) => {
-            Err(CheckpointError::new(path, Problem::Malformed { format: "PyTorch", why }))
+            Err(ReadError::new(path, Problem::Malformed { format: "PyTorch", why }))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Lists the tensors of a PyTorch file.
 
 use crate::checkpoint::access::Role;
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::pytorch::archive::{Archive, CONSTANTS};
 use crate::checkpoint::formats::pytorch::legacy;
 use crate::checkpoint::formats::pytorch::machine;
@@ -120,7 +120,7 @@ fn list(
         let Some(name) = namer.name(leaf, &root, unwrapped) else {
             let why = "its tensors' names are too long to be kept".to_owned();
             let problem = Problem::Malformed { format: "PyTorch", why };
-            return Err(CheckpointError::new(source.path(), problem));
+            return Err(ReadError::new(source.path(), problem));
         };
         if let Some(start) = row.storage {
             sharing.entry(start).or_default().push(stored.len());

@@ -1,6 +1,6 @@
 //! The state of the pickle machine: the stack, the memo, and all values.
 
-use crate::checkpoint::error::CheckpointError;
+use crate::checkpoint::error::ReadError;
 use crate::checkpoint::formats::pytorch::text;
 use crate::checkpoint::formats::pytorch::value::{Object, Value, ValueId};
 use std::collections::HashMap;
@@ -33,13 +33,13 @@ pub(super) struct PickleStack {
 /// Why a pickle could not be read.
 pub(super) enum PickleError {
     /// The file could not be read.
-    Read(CheckpointError),
+    Read(ReadError),
     /// The pickle is invalid, for the given reason.
     Invalid(String),
 }
 
-impl From<CheckpointError> for PickleError {
-    fn from(error: CheckpointError) -> Self {
+impl From<ReadError> for PickleError {
+    fn from(error: ReadError) -> Self {
         PickleError::Read(error)
     }
 }
@@ -99,7 +99,7 @@ impl PickleStack {
         self.count(1)
     }
 
-    /// Counts items put on the stack, each of which ends up in at most one container.
+    /// Counts items put on the stack. Each ends up in at most one container.
     fn count(&mut self, items: usize) -> PickleResult {
         self.items += items;
         match self.items > ITEM_LIMIT {

@@ -1,6 +1,6 @@
 //! Tar archives of PyTorch 0.1: members `pickle`, `tensors` and `storages`.
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::element_type;
 use crate::checkpoint::formats::pytorch::machine;
 use crate::checkpoint::formats::pytorch::value::{Object, Pickle, Value, ValueId};
@@ -59,7 +59,7 @@ pub(super) fn open(source: &Source) -> Result<Tar> {
     let members = members(source)?;
     let malformed = |why: &str| {
         let problem = Problem::Malformed { format: "PyTorch", why: why.to_owned() };
-        CheckpointError::new(source.path(), problem)
+        ReadError::new(source.path(), problem)
     };
     let member = |name: &str| {
         members.get(name).ok_or_else(|| malformed(&format!("it has no member '{name}'")))
@@ -96,7 +96,7 @@ fn members(source: &Source) -> Result<HashMap<String, Region>> {
         let Some(end) = end else {
             let why = format!("its member '{}' ends past the file", name.escape_debug());
             let problem = Problem::Malformed { format: "tar", why };
-            return Err(CheckpointError::new(source.path(), problem));
+            return Err(ReadError::new(source.path(), problem));
         };
         let name = name.trim_start_matches("./").to_owned();
         members.insert(name, Region::file(start..end));
@@ -108,7 +108,7 @@ fn members(source: &Source) -> Result<HashMap<String, Region>> {
 fn storages(
     source: &Source,
     region: &Region,
-    malformed: &dyn Fn(&str) -> CheckpointError,
+    malformed: &dyn Fn(&str) -> ReadError,
 ) -> Result<HashMap<i64, Stored>> {
     let mut reader = ByteReader::new(source, region, 0)?;
     let mut found = HashMap::new();
@@ -158,7 +158,7 @@ fn storages(
 fn tensors(
     source: &Source,
     region: &Region,
-    malformed: &dyn Fn(&str) -> CheckpointError,
+    malformed: &dyn Fn(&str) -> ReadError,
 ) -> Result<HashMap<String, Described>> {
     let mut reader = ByteReader::new(source, region, 0)?;
     let mut found = HashMap::new();
@@ -190,7 +190,7 @@ fn tensors(
 fn count(
     reader: &mut ByteReader,
     source: &Source,
-    malformed: &dyn Fn(&str) -> CheckpointError,
+    malformed: &dyn Fn(&str) -> ReadError,
 ) -> Result<i64> {
     match machine::read(reader, source.path())?.root() {
         &Value::Int(count @ 0..=TENSOR_LIMIT) => Ok(count),

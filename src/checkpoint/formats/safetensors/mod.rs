@@ -4,7 +4,7 @@ mod json;
 mod plain;
 pub(crate) mod sharded_parts;
 
-use crate::checkpoint::error::{CheckpointError, Problem, Result};
+use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::name_index;
 use crate::checkpoint::{Source, Stored};
 use crate::tensor::{DType, Dims, Names, Shape};
@@ -48,12 +48,12 @@ pub fn json_length(path: &Path, first: [u8; 8], file_len: u64) -> Result<u64> {
     } else {
         return Ok(claimed);
     };
-    Err(CheckpointError::new(path, problem))
+    Err(ReadError::new(path, problem))
 }
 
 /// Parses and checks the JSON of a header for a file of `file_len` bytes.
 pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
-    let bad = |why: String| CheckpointError::new(path, Problem::HeaderJson(why));
+    let bad = |why: String| ReadError::new(path, Problem::HeaderJson(why));
     if json.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad("it does not start with '{'".into()));
     }
@@ -63,7 +63,7 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
         Some(header) => header,
         None => match json::read(text).map_err(|e| bad(e.to_string()))? {
             (header, None) => header,
-            (_, Some((name, lie))) => return Err(CheckpointError::of_tensor(path, &name, lie)),
+            (_, Some((name, lie))) => return Err(ReadError::of_tensor(path, &name, lie)),
         },
     };
     let data_start = 8 + json.len() as u64;
@@ -74,19 +74,19 @@ pub fn parse(path: &Path, json: &[u8], file_len: u64) -> Result<Header> {
     for tensor in &tensors {
         if tensor.range.start != at {
             let problem = Problem::NotContiguous { expected: at, found: tensor.range.start };
-            return Err(CheckpointError::of_tensor(path, &tensor.name, problem));
+            return Err(ReadError::of_tensor(path, &tensor.name, problem));
         }
         at = tensor.range.end;
     }
     // A header of 100,000,000 bytes cannot list more than `u32::MAX` tensors.
     let name_of = |at: u32| tensors.get(at as usize).map_or("", |tensor| &tensor.name);
     if let Some((_, twin)) = name_index::first_duplicate(tensors.len() as u32, name_of) {
-        return Err(CheckpointError::of_tensor(path, name_of(twin), Problem::DuplicateTensor));
+        return Err(ReadError::of_tensor(path, name_of(twin), Problem::DuplicateTensor));
     }
     let expected = data_start.saturating_add(at);
     if expected != file_len {
         let problem = Problem::FileLength { expected, found: file_len };
-        return Err(CheckpointError::new(path, problem));
+        return Err(ReadError::new(path, problem));
     }
     for tensor in &mut tensors {
         tensor.range = tensor.range.start + data_start..tensor.range.end + data_start;

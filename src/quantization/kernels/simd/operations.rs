@@ -39,8 +39,8 @@ pub(in crate::quantization::kernels) trait Simd: Copy {
     fn low8(self, a: Self::U32) -> Lanes<u8>;
     /// A lane is non-zero if its low eight bits differ from `other`.
     fn differ8(self, a: Self::U32, other: &Lanes<u8>) -> Self::U32;
-    /// A lane is non-zero if the low eight bits of that lane of `a` or `b` differ from the byte
-    /// in `other`, which alternates between bytes for `a` and for `b`.
+    /// A lane is non-zero if the low eight bits of `a` or of `b` differ from their byte in
+    /// `other`, where bytes for `a` and for `b` alternate.
     fn differ8_alternating(self, a: Self::U32, b: Self::U32, other: &[u8; PAIR]) -> Self::U32;
 
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
