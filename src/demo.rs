@@ -1,8 +1,6 @@
 //! The built-in demo: a small network that reads handwritten digits, with recorded inputs of its
 //! layers. Imports `checkpoint` and `activations`; `cli`, `app` and `tui` may use it.
 
-#![warn(missing_docs)]
-
 use crate::activations::{Activations, ActivationsError};
 use crate::checkpoint::{Checkpoint, Result};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,6 @@
 //! The user's directories, by the XDG base directory specification. Imports nothing else of
 //! the crate.
 
-#![warn(missing_docs)]
-
 use etcetera::base_strategy::{BaseStrategy, Xdg};
 use std::path::PathBuf;
 

@@ -6,8 +6,6 @@
 //! `.mean_square`. llama.cpp's importance matrices are summaries too. Imports `checkpoint` and
 //! below. Starts no threads and writes nothing.
 
-#![warn(missing_docs)]
-
 mod calibrating;
 mod captures;
 mod channel_range;

@@ -13,8 +13,10 @@ use crate::text::size::SizeLimit;
 use std::collections::{HashMap, HashSet};
 use tui_input::Input;
 
+/// The curve of bytes against error, and the selected point.
 #[derive(Debug)]
 pub struct Budget {
+    /// The curve.
     pub curve: Curve,
     /// The selected point; at 0 nothing is quantized.
     pub at: usize,
@@ -44,11 +46,14 @@ pub struct Budget {
 /// Why there is no budget to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoBudget {
+    /// No tensor can be quantized.
     NothingQuantizable,
+    /// No tensor has been measured yet.
     NothingMeasured,
 }
 
 impl Budget {
+    /// Draws the curve of a model from what has been measured.
     pub fn new(model: &Model) -> Result<Budget, NoBudget> {
         let quantizable = model.checkpoint.ids().any(|id| model.quantizable(id));
         if !quantizable {
@@ -145,10 +150,12 @@ impl Budget {
         self.before.totals(&model.checkpoint).after
     }
 
+    /// Index of the point with the fewest bytes.
     pub fn last(&self) -> usize {
         self.curve.points().len().saturating_sub(1)
     }
 
+    /// The selected point.
     pub fn point(&self) -> Point {
         self.curve.points().get(self.at).copied().unwrap_or(Point { bytes: 0, error: 0.0 })
     }

@@ -6,22 +6,17 @@ use crate::quantization::QuantizationScheme;
 
 /// The state of the calibration.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum CalibrationState {
     /// There is no float tensor.
     NothingToDo,
     /// `round` is the round that runs now; `schemes` are those it measures.
-    Running {
-        round: usize,
-        schemes: Vec<QuantizationScheme>,
-        meter: Meter,
-    },
+    Running { round: usize, schemes: Vec<QuantizationScheme>, meter: Meter },
     /// `meter` is that of the first round.
-    Done {
-        meter: Meter,
-    },
-    Stopped {
-        meter: Meter,
-    },
+    Done { meter: Meter },
+    /// The user stopped it.
+    Stopped { meter: Meter },
+    /// It ended with an error.
     Failed,
 }
 

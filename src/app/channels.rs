@@ -17,6 +17,7 @@ pub struct ChannelsView {
 /// The measured channels of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Channels {
+    /// All channels.
     pub all: Vec<Channel>,
     /// Channel numbers, largest absmax first.
     pub ranked: Vec<u32>,
@@ -25,6 +26,7 @@ pub struct Channels {
 }
 
 impl Channels {
+    /// Ranks channels by their absmax.
     pub fn new(all: Vec<Channel>) -> Channels {
         let mut ranked: Vec<u32> = (0..all.len() as u32).collect();
         let absmax = |n: &u32| all.get(*n as usize).map_or(0.0, |channel| channel.absmax);
@@ -49,6 +51,7 @@ impl ChannelsView {
         }
     }
 
+    /// Forgets the tensor.
     pub fn clear(&mut self) {
         self.channels.clear();
     }
@@ -63,6 +66,7 @@ impl ChannelsView {
         self.channels.request(request)
     }
 
+    /// Takes the channels that were read.
     pub fn receive(&mut self, request: Request, found: Result<Vec<Channel>, String>) {
         self.channels.receive(request, found.map(Channels::new));
         let channels = self.channels.answer(|_| true);
@@ -70,14 +74,17 @@ impl ChannelsView {
         self.list.set_len(count as u64);
     }
 
+    /// Sets the number of visible rows.
     pub fn set_height(&mut self, height: usize) {
         self.list.set_height(height);
     }
 
+    /// Scrolls by a number of rows, down if positive.
     pub fn scroll(&mut self, rows: isize) {
         self.list.scroll(rows);
     }
 
+    /// Scrolls by a motion.
     pub fn scroll_by_motion(&mut self, motion: Motion) {
         self.list.scroll_by_motion(motion);
     }

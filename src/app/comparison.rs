@@ -35,7 +35,9 @@ const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
 /// A row of the comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ComparedScheme {
+    /// The scheme.
     pub scheme: QuantizationScheme,
+    /// Its name.
     pub name: Cow<'static, str>,
     /// Whether it can be chosen and saved for the target.
     pub saved: bool,
@@ -80,6 +82,7 @@ pub struct ComparisonView {
 }
 
 impl ComparisonView {
+    /// Forgets the tensor.
     pub fn clear(&mut self) {
         self.outcomes.clear();
     }
@@ -99,6 +102,7 @@ impl ComparisonView {
         self.outcomes.request(id)
     }
 
+    /// Takes the outcomes of the schemes.
     pub fn receive(&mut self, id: TensorId, found: Result<Vec<Outcome>, String>) {
         self.outcomes.receive(id, found);
     }

@@ -12,16 +12,19 @@ use crate::text::figures::{count, decibels, value};
 use crate::text::names;
 use rayon::prelude::*;
 
+/// The comparison with another checkpoint.
 #[derive(Debug)]
 pub struct DiffView {
     /// The prompt to return to if the comparison fails.
     pub prompt: Prompt,
+    /// How far it is.
     pub state: DiffState,
     /// The filter while it is typed.
     pub typing: Option<FilterInput>,
 }
 
 impl DiffView {
+    /// Opens a comparison.
     pub fn new(prompt: Prompt, state: DiffState) -> DiffView {
         DiffView { prompt, state, typing: None }
     }
@@ -54,36 +57,48 @@ impl DiffView {
     }
 }
 
+/// How far a comparison is.
 #[derive(Debug)]
 pub enum DiffState {
+    /// It is running.
     Comparing(Meter),
+    /// It has ended.
     Done(Differences),
 }
 
 /// The outcome, largest difference first.
 #[derive(Debug)]
 pub struct Differences {
+    /// All tensors, largest difference first.
     pub rows: Vec<Compared>,
     /// Indices of the rows that pass the filter, in order.
     pub shown: Vec<usize>,
     /// The filter as typed.
     pub filter_text: String,
+    /// How many tensors there are of each kind.
     pub counts: Counts,
     /// Width of the longest name, in columns.
     pub widest: usize,
     list: ScrollList,
 }
 
+/// Number of tensors by kind of difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Only in the other checkpoint.
     pub added: usize,
+    /// Only in this checkpoint.
     pub removed: usize,
+    /// With another shape.
     pub reshaped: usize,
+    /// With other values.
     pub changed: usize,
+    /// With the same values.
     pub identical: usize,
 }
 
 impl Differences {
+    /// Sorts and counts the differences.
     pub fn new(mut rows: Vec<Compared>) -> Differences {
         rows.sort_by(|a, b| rank(&a.change).total_cmp(&rank(&b.change)));
         let mut counts = Counts::default();
@@ -130,6 +145,7 @@ impl Differences {
         self.shown.get(self.cursor()).copied()
     }
 
+    /// Index of the row under the cursor.
     pub fn cursor(&self) -> usize {
         self.list.cursor() as usize
     }
@@ -139,6 +155,7 @@ impl Differences {
         self.list.top() as usize
     }
 
+    /// The row under the cursor.
     pub fn current(&self) -> Option<&Compared> {
         self.rows.get(self.current_index()?)
     }
@@ -150,6 +167,7 @@ impl Differences {
         rows.map(|row| names::visible(&line(row)).into_owned() + "\n").collect()
     }
 
+    /// Moves the cursor.
     pub fn move_cursor(&mut self, motion: Motion) {
         self.list.move_cursor(motion);
     }
@@ -161,6 +179,7 @@ impl Differences {
         self.cursor() == before
     }
 
+    /// Sets the number of visible rows.
     pub fn set_height(&mut self, height: usize) {
         self.list.set_height(height);
     }

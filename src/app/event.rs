@@ -27,11 +27,15 @@ use std::time::Duration;
 
 /// Something that happened.
 #[derive(Debug)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Event {
     /// The first event: the checkpoint is open.
     Opened,
+    /// A key was pressed.
     Key(Key),
+    /// A text was pasted.
     Paste(String),
+    /// A mouse button was pressed.
     Click(MouseTarget),
     /// The mouse moved with its button held.
     Drag(MouseTarget),
@@ -48,25 +52,18 @@ pub enum Event {
         outputs: Option<Meter>,
     },
     /// A tensor was analyzed, or could not be.
-    Analyzed {
-        generation: u64,
-        tensor: TensorId,
-        found: Result<Analysis, ReadError>,
-    },
-    CalibrationEnded {
-        generation: u64,
-        meter: Meter,
-    },
-    CalibrationFailed {
-        generation: u64,
-        why: String,
-    },
+    Analyzed { generation: u64, tensor: TensorId, found: Result<Analysis, ReadError> },
+    /// All tensors were measured.
+    CalibrationEnded { generation: u64, meter: Meter },
+    /// The measurement ended early.
+    CalibrationFailed { generation: u64, why: String },
     /// A preview of the save in the dialog, or why it would fail.
     SavePreviewed(Result<SavePreview, Refusal>),
     /// Whether this checkpoint can be saved in each format.
     FormatsReviewed(Vec<FormatFit>),
     /// The rules of a target for this checkpoint, or why they could not be read.
     RulesRead(Target, Result<TargetRules, String>),
+    /// A save made progress or ended.
     Save(save::SaveEvent),
     /// Whether a model that was saved will load, or why that is not known.
     SavedChecked(PathBuf, Result<LoadCheck, String>),
@@ -84,12 +81,10 @@ pub enum Event {
     Duplicates(Vec<(TensorId, TensorId)>),
     /// The outcomes of several schemes for a tensor.
     SchemesCompared(TensorId, Result<Vec<Outcome>, String>),
+    /// The channels of a tensor, or why they could not be read.
     Channels(channels::Request, Result<Vec<channels::Channel>, String>),
     /// The error of a mark's own quantizer was measured, or could not be.
-    MarkMeasured {
-        tensor: TensorId,
-        found: Result<Analysis, ReadError>,
-    },
+    MarkMeasured { tensor: TensorId, found: Result<Analysis, ReadError> },
     /// The models that can be opened: recently opened ones, and those that were found.
     ModelsFound(Vec<ModelChoice>),
     /// Why another model did not open.
@@ -98,8 +93,11 @@ pub enum Event {
     PathCompleted(String, Completion),
     /// A directory was created, or why it was not.
     DirectoryCreated(PathBuf, Result<(), String>),
+    /// A recipe was written, or why not.
     RecipeWritten(Result<(), NotWritten>),
+    /// A recipe was read, or why not.
     RecipeRead(Result<Plan, String>),
+    /// A report was written, or why not.
     ReportWritten(Result<(), NotWritten>),
     /// The output errors of layers, one after the other.
     Outputs(outputs::OutputsEvent),
@@ -109,14 +107,13 @@ pub enum Event {
 
 /// Why a file was not written.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum NotWritten {
     /// The file exists, and the user has not agreed to replace it.
     Exists,
     /// The directory that the file is to be created in does not exist.
-    NoDirectory {
-        parent: PathBuf,
-        why: String,
-    },
+    NoDirectory { parent: PathBuf, why: String },
+    /// Another reason, as a sentence.
     Failed(String),
 }
 
@@ -131,13 +128,11 @@ pub struct Completion {
 
 /// Something for the runner to do, the only place that acts on the world.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Effect {
     /// Measure every tensor. Replaces a calibration that is running.
-    Calibrate {
-        generation: u64,
-        schemes: Vec<QuantizationScheme>,
-        shared_absmax: SharedAbsmax,
-    },
+    Calibrate { generation: u64, schemes: Vec<QuantizationScheme>, shared_absmax: SharedAbsmax },
+    /// End the calibration early.
     StopCalibration,
     /// Measure these tensors before the others.
     Prioritize(Vec<TensorId>),
@@ -147,10 +142,13 @@ pub enum Effect {
     ReviewFormats,
     /// Read what a target means for this checkpoint.
     ReadRules(Target),
+    /// Save the model.
     Save(Request),
+    /// End the save that is running.
     CancelSave,
     /// Check whether a model that was saved will load in these loaders.
     CheckSaved(PathBuf, Vec<Loader>),
+    /// Read the text of `config.json`.
     ReadConfig,
     /// Read these elements. Replaces a read that is running.
     ReadValues(element_window::Request),
@@ -172,32 +170,32 @@ pub enum Effect {
     OpenModel(PathBuf),
     /// Complete a path that is being typed.
     CompletePath(String),
+    /// Create a directory.
     CreateDirectory(PathBuf),
-    WriteRecipe {
-        path: PathBuf,
-        text: String,
-        replace: bool,
-    },
+    /// Write a recipe.
+    WriteRecipe { path: PathBuf, text: String, replace: bool },
+    /// Read a recipe.
     ReadRecipe(PathBuf),
     /// Write the current report: [`super::App::report`].
-    WriteReport {
-        path: PathBuf,
-        format: Format,
-        replace: bool,
-    },
+    WriteReport { path: PathBuf, format: Format, replace: bool },
     /// Compare with the checkpoint at a path.
     Diff(PathBuf),
+    /// End the comparison that is running.
     CancelDiff,
     /// Open captured activations and measure output errors. Replaces a measurement that is
     /// running.
     MeasureOutputs(Vec<PathBuf>),
+    /// End the measurement of output errors.
     StopOutputs,
     /// Copy a text to the clipboard.
     Copy(String),
     /// Take the mouse, or leave it to the terminal.
     Mouse(bool),
+    /// Stop the program until the shell continues it.
     Suspend,
+    /// Draw the whole screen again.
     Redraw,
+    /// Leave the program.
     Quit,
 }
 
@@ -205,10 +203,15 @@ pub enum Effect {
 /// of the text in an overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Viewport {
+    /// Rows of the table.
     pub table: usize,
+    /// Rows of the Values tab.
     pub values: usize,
+    /// Rows of the Channels tab.
     pub channels: usize,
+    /// Rows of the differences.
     pub diff: usize,
+    /// Columns and rows of the text in an overlay.
     pub text: (usize, usize),
 }
 
@@ -219,9 +222,11 @@ pub enum MouseTarget {
     Row(usize),
     /// The mark on a visible line of the table.
     Mark(usize),
+    /// The title of a column.
     Title(Column),
     /// The table's scroll bar, at a share of its length.
     Bar(f64),
+    /// The title of a tab.
     Tab(Tab),
     /// An entry of the open list.
     Choice(usize),

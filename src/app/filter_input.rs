@@ -12,6 +12,7 @@ pub struct FilterHistory {
 impl FilterHistory {
     const MAX: usize = 100;
 
+    /// Adds a filter.
     pub fn record(&mut self, text: &str) {
         let text = text.trim();
         if text.is_empty() {
@@ -25,8 +26,10 @@ impl FilterHistory {
     }
 }
 
+/// A filter that is being typed, with completion and history.
 #[derive(Clone, Debug, Default)]
 pub struct FilterInput {
+    /// The typed text.
     pub input: Input,
     /// Why the text is not a valid filter.
     pub problem: Option<String>,
@@ -35,10 +38,12 @@ pub struct FilterInput {
 }
 
 impl FilterInput {
+    /// Starts with a text.
     pub fn new(text: &str) -> FilterInput {
         FilterInput { input: Input::new(text.to_owned()), ..FilterInput::default() }
     }
 
+    /// The typed text.
     pub fn text(&self) -> &str {
         self.input.value()
     }

@@ -7,6 +7,7 @@ use crate::plan::target::{Container, LinearScheme};
 /// A format with its scheme, and whether the checkpoint can be saved in it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FormatFit {
+    /// The container.
     pub container: Container,
     /// The format, or why this checkpoint cannot be saved in it, regardless of the marks.
     pub format: Result<OutputFormat, String>,

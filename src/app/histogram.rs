@@ -13,6 +13,7 @@ use crate::tensor::TensorId;
 /// Number of clip positions. Each is a sixteenth of an octave below the one before.
 const CLIP_POSITIONS: u32 = 64;
 
+/// The histogram of a tensor, and the selected clip.
 #[derive(Debug, Default)]
 pub struct HistogramView {
     of: Option<TensorId>,
@@ -38,7 +39,9 @@ pub struct Clipped {
     pub share: f64,
     /// The clip as a magnitude.
     pub clip: f64,
+    /// The scale of the clip.
     pub scale: f32,
+    /// The error with this scale.
     pub error: ErrorStatistics,
     /// Number of elements beyond the clip.
     pub beyond: u64,
@@ -94,6 +97,7 @@ impl HistogramView {
         self.position = (place as u32).min(CLIP_POSITIONS);
     }
 
+    /// Forgets the tensor.
     pub fn clear(&mut self) {
         let other_scale = self.other_scale;
         *self = HistogramView { other_scale, ..HistogramView::default() };
@@ -119,6 +123,7 @@ impl HistogramView {
         }
     }
 
+    /// Takes the histogram that was built.
     pub fn receive(&mut self, id: TensorId, counted: Result<ValueHistogram, String>) {
         self.counted.receive(id, counted);
     }

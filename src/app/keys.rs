@@ -11,22 +11,39 @@ use tui_input::InputRequest;
 /// A key press, independent of the terminal library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
+    /// A character.
     Char(char),
+    /// A character with Ctrl.
     Ctrl(char),
+    /// Enter.
     Enter,
+    /// Escape.
     Esc,
+    /// Tab.
     Tab,
+    /// Shift and Tab.
     BackTab,
+    /// Backspace.
     Backspace,
+    /// Delete.
     Delete,
+    /// The arrow up.
     Up,
+    /// The arrow down.
     Down,
+    /// The arrow left.
     Left,
+    /// The arrow right.
     Right,
+    /// Home.
     Home,
+    /// End.
     End,
+    /// Page up.
     PageUp,
+    /// Page down.
     PageDown,
+    /// F1.
     F1,
 }
 
@@ -63,10 +80,13 @@ pub enum Context {
     Histogram,
     /// In the schemes of a tensor, in the full-screen view.
     SchemesTab,
+    /// While a filter of the table is typed.
     Filter,
     /// While a pattern to mark by is typed.
     MarkBy,
+    /// In the search for a tensor.
     GoTo,
+    /// In the list of keys.
     Help,
     /// In a text that can only be read.
     Pager,
@@ -74,6 +94,7 @@ pub enum Context {
     Receipt,
     /// While another model is chosen.
     Open,
+    /// In the list of presets.
     Presets,
     /// In the list of schemes.
     Schemes,
@@ -81,15 +102,19 @@ pub enum Context {
     Columns,
     /// In the list of targets.
     Targets,
+    /// In the dialog of a save.
     Save,
     /// In a question to be answered with yes or no.
     Question,
+    /// While a save is running.
     Saving,
     /// In a prompt for a line of text.
     Prompt,
+    /// In the budget.
     Budget,
     /// While a size is typed in the budget.
     BudgetSize,
+    /// In a comparison.
     Diff,
     /// While a filter of the differences is typed.
     DiffFilter,
@@ -103,6 +128,7 @@ pub enum Context {
     Text,
     /// In every window where no text is typed.
     Window,
+    /// Everywhere.
     Anywhere,
 }
 
@@ -208,6 +234,7 @@ impl Context {
         }
     }
 
+    /// Returns whether characters are typed in this context.
     pub fn takes_text(self) -> bool {
         self.layers().contains(&Context::Text)
     }
@@ -216,18 +243,28 @@ impl Context {
 /// The heading under which help lists a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
+    /// Moving.
     Move,
+    /// Finding and ordering.
     Find,
+    /// Choosing what to quantize.
     Mark,
+    /// Writing files.
     Write,
+    /// Looking closer.
     Look,
+    /// The tabs of a tensor.
     Values,
+    /// The budget.
     Budget,
+    /// Dialogs.
     Dialogs,
+    /// The program.
     Program,
 }
 
 impl Group {
+    /// All groups, in the order of the help.
     pub const ALL: [Group; 9] = [
         Group::Move,
         Group::Find,
@@ -240,6 +277,7 @@ impl Group {
         Group::Program,
     ];
 
+    /// The heading.
     pub fn title(self) -> &'static str {
         match self {
             Group::Move => "Moving",
@@ -258,11 +296,15 @@ impl Group {
 /// A row of the key table.
 #[derive(Debug)]
 pub struct Binding {
+    /// The keys, unless the settings name others.
     pub keys: &'static [Key],
+    /// Where the binding is active.
     pub context: Context,
+    /// What the keys do.
     pub action: Action,
     /// A description of the action, as a line of the help.
     pub help: &'static str,
+    /// The heading in the help.
     pub group: Group,
     /// The word in the hint bar; `None` if the binding is not shown there.
     pub hint: Option<&'static str>,
@@ -290,6 +332,7 @@ use Context as C;
 use Group as G;
 use Key::*;
 
+/// The key table.
 #[rustfmt::skip]
 pub const BINDINGS: &[Binding] = &[
     bind(C::Table, &[Down, Char('j')], A::Move(Motion::Down), "next row", G::Move),

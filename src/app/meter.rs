@@ -6,8 +6,11 @@ use std::time::Duration;
 /// The progress of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Meter {
+    /// Units of work that are done.
     pub done: u64,
+    /// All units of work.
     pub total: u64,
+    /// Time since the start.
     pub elapsed: Duration,
     /// Bytes per second over the last seconds, once a [`RateTracker`] has measured it.
     pub rate: Option<f64>,

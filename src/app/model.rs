@@ -24,7 +24,9 @@ use std::sync::Arc;
 /// The SQNRs of the marked tensors that are measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Quality {
+    /// Mean SQNR in decibels.
     pub mean: Option<f64>,
+    /// SQNR of the worst tensor in decibels.
     pub worst: Option<f64>,
     /// Marked tensors that are not measured yet.
     pub waiting: usize,
@@ -33,6 +35,7 @@ pub struct Quality {
 /// Counts over the whole checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inventory {
+    /// Number of parameters.
     pub parameters: u64,
     /// Each dtype with its number of tensors, most frequent first.
     pub dtypes: Vec<(String, usize)>,
@@ -51,9 +54,12 @@ impl Inventory {
     }
 }
 
+/// A checkpoint with its plan and what was measured.
 #[derive(Debug)]
 pub struct Model {
+    /// The checkpoint.
     pub checkpoint: Arc<Checkpoint>,
+    /// Counts over the whole checkpoint.
     pub inventory: Inventory,
     measurements: Vec<Measurement>,
     /// The rules of the plan's target for this checkpoint.
@@ -89,6 +95,7 @@ pub struct Model {
 const MAX_HISTOGRAM_BYTES: usize = 64 << 20;
 
 impl Model {
+    /// A model without marks or measurements.
     pub fn new(checkpoint: Arc<Checkpoint>) -> Model {
         let float = |id| match checkpoint.float_type(id) {
             Some(_) => Measurement::Waiting,
@@ -209,6 +216,7 @@ impl Model {
         initial_scheme(&self.checkpoint)
     }
 
+    /// What was measured of a tensor.
     pub fn measurement(&self, id: TensorId) -> &Measurement {
         &self.measurements[id.index()]
     }
@@ -251,6 +259,7 @@ impl Model {
         self.scheme
     }
 
+    /// Sets the scheme of new marks.
     pub fn choose_scheme(&mut self, scheme: QuantizationScheme) {
         self.scheme = scheme;
         self.update_sqnrs();
@@ -356,18 +365,22 @@ impl Model {
         scales
     }
 
+    /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
+    /// Returns whether a tensor is marked.
     pub fn is_marked(&self, id: TensorId) -> bool {
         self.plan.is_marked(id)
     }
 
+    /// Number of marks, and size before and after.
     pub fn totals(&self) -> Totals {
         self.totals
     }
 
+    /// The SQNR of the marked tensors.
     pub fn quality(&self) -> Quality {
         self.quality
     }
@@ -377,6 +390,7 @@ impl Model {
         self.history.depth()
     }
 
+    /// Returns whether the marks differ from what was saved last.
     pub fn has_unsaved_marks(&self) -> bool {
         !self.plan.is_empty() && self.plan != self.saved
     }
@@ -386,6 +400,7 @@ impl Model {
         self.saved = plan.clone();
     }
 
+    /// Returns whether any tensor can be measured.
     pub fn has_floats(&self) -> bool {
         self.measurements.iter().any(|measurement| *measurement != Measurement::NotFloat)
     }
@@ -530,6 +545,7 @@ impl Model {
         move |id| effective_quantizer(&checkpoint, id, quantizer)
     }
 
+    /// Marks tensors. Returns whether that changed the plan.
     pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
         let quantizer = self.new_mark();
         self.change(|plan| {
@@ -541,6 +557,7 @@ impl Model {
         })
     }
 
+    /// Removes marks. Returns whether that changed the plan.
     pub fn unmark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
         self.change(|plan| ids.into_iter().for_each(|id| plan.unmark(id)))
     }
@@ -666,12 +683,14 @@ impl Model {
         (answered, left)
     }
 
+    /// Undoes the last change. Returns whether there was one.
     pub fn undo(&mut self) -> bool {
         let done = self.history.undo(&mut self.plan);
         self.after_history_step();
         done
     }
 
+    /// Does again what was undone. Returns whether there was something.
     pub fn redo(&mut self) -> bool {
         let done = self.history.redo(&mut self.plan);
         self.after_history_step();

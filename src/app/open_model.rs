@@ -4,8 +4,10 @@ use crate::app::picker::ModelChoice;
 use std::path::PathBuf;
 use tui_input::Input;
 
+/// The dialog that opens another model.
 #[derive(Debug, Default)]
 pub struct OpenModel {
+    /// The typed path.
     pub input: Input,
     /// Every known model: recently opened ones first, then those that were found.
     pub known: Vec<ModelChoice>,

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 pub enum OutputsEvent {
     /// The captures are open; nothing is measured yet.
     Opened(Outputs),
+    /// The output error of a layer, or why it could not be measured.
     Found(TensorId, Result<LayerOutput, String>),
     /// All layers are measured, or why the measurement failed.
     Ended(Result<(), String>),
@@ -26,6 +27,7 @@ pub struct Outputs {
     pub files: Vec<PathBuf>,
     /// The weights of the recorded layers.
     pub recorded: BTreeSet<TensorId>,
+    /// What was found for each weight.
     pub found: BTreeMap<TensorId, Result<LayerOutput, String>>,
     /// The importance of the weights' elements, if the files are importance matrices.
     pub importance: Importance,

@@ -20,14 +20,19 @@ use rayon::prelude::*;
 use std::path::PathBuf;
 use tui_input::Input;
 
+/// The topmost dialog, list or text.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one lives at a time")]
 pub enum Overlay {
+    /// The filter of the table.
     Filter(FilterPrompt),
     /// Marks by a pattern that is typed.
     MarkBy(MarkPrompt),
+    /// The search for a tensor.
     GoTo(GoTo),
+    /// The keys.
     Help(Help),
+    /// The list of presets.
     Presets(Presets),
     /// The list of columns.
     Columns(Columns),
@@ -41,12 +46,17 @@ pub enum Overlay {
     Receipt(Box<SavedModel>, Pager),
     /// Opens another model.
     Open(Box<OpenModel>),
+    /// The dialog of a save.
     Save(SaveDialog),
     /// Asks whether an existing output is to be replaced.
     Replace(SaveDialog),
+    /// A save that is running.
     Saving(Saving),
+    /// A prompt for a line of text.
     Prompt(Prompt),
+    /// The curve of bytes against error.
     Budget(Box<Budget>),
+    /// The differences from another checkpoint.
     Diff(Box<DiffView>),
     /// Asks whether to discard unsaved marks, to open another model or to quit.
     Leave(Option<PathBuf>),
@@ -55,6 +65,7 @@ pub enum Overlay {
 /// A model that was saved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedModel {
+    /// Path of the saved model.
     pub out: PathBuf,
     /// The command line that writes the same.
     pub command: String,
@@ -63,12 +74,16 @@ pub struct SavedModel {
 /// The kind of message in a text window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
+    /// Neither good nor bad.
     Plain,
+    /// A success.
     Good,
+    /// An error.
     Bad,
 }
 
 impl Overlay {
+    /// The context whose keys are active.
     pub fn context(&self) -> Context {
         match self {
             Overlay::Filter(_) => Context::Filter,
@@ -141,8 +156,10 @@ impl Overlay {
     }
 }
 
+/// A filter that is being typed.
 #[derive(Debug)]
 pub struct FilterPrompt {
+    /// The typed filter.
     pub filter: FilterInput,
     /// The filter from before the prompt was opened.
     pub before: String,
@@ -151,6 +168,7 @@ pub struct FilterPrompt {
 /// A pattern to mark by, and what it matches.
 #[derive(Debug, Default)]
 pub struct MarkPrompt {
+    /// The typed pattern.
     pub filter: FilterInput,
     /// The tensors that match.
     pub matches: Vec<TensorId>,
@@ -161,8 +179,11 @@ pub struct MarkPrompt {
 /// Tensor names that match the typed text, best match first.
 #[derive(Debug, Default)]
 pub struct GoTo {
+    /// The typed text.
     pub input: Input,
+    /// The matches that are listed.
     pub names: Vec<TensorId>,
+    /// The match under the cursor.
     pub chosen: usize,
     /// The number of all matches.
     pub count: usize,
@@ -171,8 +192,10 @@ pub struct GoTo {
 }
 
 impl GoTo {
+    /// The most matches that are listed.
     pub const NAMES: usize = 8;
 
+    /// Finds the tensors that match the typed text.
     pub fn search(&mut self, model: &Model) {
         let mut filter = match Filter::parse(self.input.value()) {
             Ok(filter) => filter,
@@ -214,6 +237,7 @@ impl GoTo {
 /// The key table, with a search.
 #[derive(Debug)]
 pub struct Help {
+    /// The typed search.
     pub input: Input,
     /// The binding under the cursor, among those that are shown.
     pub chosen: usize,
@@ -224,12 +248,16 @@ pub struct Help {
 /// A line of the help.
 #[derive(Clone, Copy, Debug)]
 pub enum HelpLine<'k> {
+    /// The heading of a group.
     Heading(&'static str),
+    /// A binding with its keys.
     Binding(&'static Binding, &'k [Key]),
+    /// An empty line.
     Blank,
 }
 
 impl Help {
+    /// Opens the help in a context.
     pub fn new(context: Context) -> Help {
         Help { input: Input::default(), chosen: 0, context }
     }
@@ -289,25 +317,34 @@ impl Help {
 /// The columns that can be shown.
 #[derive(Debug)]
 pub struct Columns {
+    /// The columns.
     pub choices: Vec<Column>,
+    /// The column under the cursor.
     pub chosen: usize,
 }
 
 /// Tensors by role; `None` marks nothing.
 #[derive(Debug)]
 pub struct Presets {
+    /// The presets.
     pub choices: Vec<PresetChoice>,
+    /// The preset under the cursor.
     pub chosen: usize,
 }
 
+/// A preset and what it marks.
 #[derive(Debug)]
 pub struct PresetChoice {
+    /// The preset; `None` marks nothing.
     pub preset: Option<MarkPreset>,
+    /// The tensors that it marks.
     pub tensors: Vec<TensorId>,
+    /// Their bytes together.
     pub bytes: u64,
 }
 
 impl PresetChoice {
+    /// The name in the list.
     pub fn name(&self) -> &'static str {
         self.preset.map_or("nothing", MarkPreset::name)
     }

@@ -6,19 +6,25 @@ use unicode_width::UnicodeWidthChar;
 /// One paragraph of the text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
+    /// A heading.
     Heading(String),
+    /// A label and its value.
     Field(String, String),
+    /// A paragraph, which is wrapped.
     Text(String),
     /// Not wrapped, cut at the edge: JSON, tables.
     Verbatim(String),
+    /// An empty line.
     Blank,
 }
 
 impl Line {
+    /// A label and its value.
     pub fn field(label: &str, value: impl Into<String>) -> Line {
         Line::Field(label.to_owned(), value.into())
     }
 
+    /// A paragraph.
     pub fn text(text: impl Into<String>) -> Line {
         Line::Text(text.into())
     }
@@ -30,25 +36,33 @@ const LABEL: usize = 22;
 /// A row of the text on the screen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Row {
+    /// A heading.
     Heading(String),
     /// The label is empty on rows that continue a value.
     Field(String, String),
+    /// A line of text.
     Text(String),
+    /// An empty line.
     Blank,
 }
 
+/// A text that can be scrolled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pager {
+    /// The title of the window.
     pub title: String,
+    /// The text.
     pub lines: Vec<Line>,
     scroll: usize,
 }
 
 impl Pager {
+    /// Opens a text at its start.
     pub fn new(title: impl Into<String>, lines: Vec<Line>) -> Pager {
         Pager { title: title.into(), lines, scroll: 0 }
     }
 
+    /// Number of rows above the visible ones.
     pub fn scroll(&self) -> usize {
         self.scroll
     }
@@ -98,6 +112,7 @@ impl Pager {
         out
     }
 
+    /// Width of the longest label.
     pub fn label_width(&self) -> usize {
         LABEL
     }

@@ -15,6 +15,7 @@ use tui_input::{Input, InputRequest};
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelChoice {
+    /// Path of the model.
     pub path: PathBuf,
     /// The name to show, with control characters escaped.
     pub name: String,
@@ -46,13 +47,16 @@ impl Subject for ModelChoice {
     }
 }
 
+/// The list of models to open at the start.
 #[derive(Clone, Debug)]
 pub struct Picker {
     /// Notes on the search, one sentence each.
     pub notes: Vec<String>,
+    /// All models.
     pub choices: Vec<ModelChoice>,
     /// Indices of the choices that pass the filter.
     pub shown: Vec<usize>,
+    /// The typed filter.
     pub filter_text: String,
     /// The filter while it is typed.
     pub typing: Option<FilterInput>,
@@ -70,9 +74,13 @@ pub struct Picker {
 pub enum Picked {
     /// Nothing is chosen yet.
     Nothing,
+    /// A model was chosen.
     Model(PathBuf),
+    /// The user left without a choice.
     Left,
+    /// Stop the program until the shell continues it.
     Suspend,
+    /// Draw the whole screen again.
     Redraw,
 }
 
@@ -189,6 +197,7 @@ impl Picker {
         self.choices.extend(models.found.into_iter().map(|found| choice(root, found, place)));
     }
 
+    /// Carries out a key.
     pub fn press(&mut self, keys: &KeyMap, key: Key, height: usize) -> Picked {
         let action = keys.action(self.context(), key);
         if self.typing.is_some() {

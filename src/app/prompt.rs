@@ -9,8 +9,11 @@ use tui_input::Input;
 pub enum Purpose {
     /// The index of an element.
     Index(TensorId),
+    /// The path of a recipe to write.
     WriteRecipe,
+    /// The path of a recipe to read.
     ReadRecipe,
+    /// The path of a report to write.
     WriteReport,
     /// The path of a checkpoint to compare with.
     Diff,
@@ -19,6 +22,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// The title of the window.
     pub fn title(self) -> &'static str {
         match self {
             Purpose::Index(_) => "Go to an element",
@@ -54,9 +58,12 @@ impl Purpose {
     }
 }
 
+/// A prompt for a line of text.
 #[derive(Clone, Debug)]
 pub struct Prompt {
+    /// What the text is for.
     pub purpose: Purpose,
+    /// The typed text.
     pub input: Input,
     /// Why the text was not accepted.
     pub problem: Option<String>,
@@ -67,11 +74,13 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// Opens a prompt with a text to edit.
     pub fn new(purpose: Purpose, text: impl Into<String>) -> Prompt {
         let input = Input::new(text.into());
         Prompt { purpose, input, problem: None, replace: false, missing: None }
     }
 
+    /// The typed text.
     pub fn text(&self) -> &str {
         self.input.value().trim()
     }

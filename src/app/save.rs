@@ -21,6 +21,7 @@ use tui_input::Input;
 /// The kind of output that the dialog writes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SaveKind {
+    /// The marked tensors quantized, in a container.
     Quantize(Container),
     /// compressed-tensors W8A8 with calibrated scales for the layers' inputs.
     Static,
@@ -55,9 +56,12 @@ fn kinds(model: &Model) -> Vec<SaveKind> {
 const FLOAT_CHOICES: [Option<FloatType>; 4] =
     [None, Some(FloatType::F32), Some(FloatType::BF16), Some(FloatType::F16)];
 
+/// The dialog of a save.
 #[derive(Clone, Debug)]
 pub struct SaveDialog {
+    /// What is saved.
     pub kind: SaveKind,
+    /// The typed path.
     pub path: Input,
     /// A preview of the output, or why the save would fail; `None` until it is computed.
     pub preview: Option<Result<SavePreview, Refusal>>,
@@ -70,15 +74,18 @@ pub struct SaveDialog {
 /// The files that a save would write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavePreview {
+    /// Number of files.
     pub files: usize,
     /// Total bytes of the files.
     pub bytes: u64,
+    /// Warnings about the output.
     pub warnings: Vec<String>,
 }
 
 /// Why a save would fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
+    /// The reason, as a sentence.
     pub why: String,
     /// A change of the marks with which it would not fail.
     pub fix: Option<Box<PlanFix>>,
@@ -87,6 +94,7 @@ pub struct Refusal {
 /// A change of the marks that a refusal suggests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanFix {
+    /// The plan with the changes.
     pub plan: Plan,
     /// Describes the change: `make all 37 marks per channel`.
     pub what: String,
@@ -95,19 +103,24 @@ pub struct PlanFix {
 /// An entry of the list of formats or types.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SaveChoice {
+    /// The name in the list.
     pub name: String,
+    /// What it is, in a few words.
     pub summary: &'static str,
+    /// Whether it is the selected one.
     pub chosen: bool,
     /// Why it does not fit the target or the checkpoint.
     pub obstacle: Option<String>,
 }
 
 impl SaveDialog {
+    /// Opens the dialog.
     pub fn new(kind: SaveKind, model: &Model) -> SaveDialog {
         let path = Input::new(default_path(kind, model));
         SaveDialog { kind, path, preview: None, problem: None, missing: None }
     }
 
+    /// The title of the window.
     pub fn title(&self) -> &'static str {
         match self.kind {
             SaveKind::Quantize(_) | SaveKind::Static => "Save the quantized model",
@@ -275,6 +288,7 @@ impl SaveDialog {
         lines
     }
 
+    /// Warnings that are shown above the output's own.
     pub fn warnings(&self, model: &Model) -> Vec<String> {
         let preview = self.preview.iter().flatten().flat_map(|preview| preview.warnings.clone());
         let mut warnings: Vec<String> = preview.collect();
@@ -403,11 +417,15 @@ pub(super) fn can_become_floats(checkpoint: &Checkpoint) -> bool {
 /// A save that is running.
 #[derive(Debug)]
 pub struct Saving {
+    /// What is saved.
     pub request: Request,
     /// The dialog to return to if the save fails.
     pub dialog: SaveDialog,
+    /// The phase that is running.
     pub phase: &'static str,
+    /// How far it is.
     pub meter: Meter,
+    /// Whether the user asked to end it.
     pub cancelled: bool,
 }
 

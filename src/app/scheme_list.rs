@@ -12,6 +12,7 @@ use crate::text::figures::counted;
 pub enum Scope {
     /// The tensors of the row. Unmarked ones become marked.
     Row,
+    /// The marked tensors among those shown.
     MarkedAndShown,
     /// Every mark, the scheme of the table, and new marks.
     All,
@@ -64,9 +65,13 @@ impl SchemeFigures {
 /// A scheme, and its figures for the row, the marked tensors and all shown tensors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchemeChoice {
+    /// The scheme.
     pub scheme: QuantizationScheme,
+    /// Its figures for the row.
     pub row: SchemeFigures,
+    /// Its figures for the marked tensors.
     pub marked: SchemeFigures,
+    /// Its figures for the tensors shown.
     pub shown: SchemeFigures,
 }
 
@@ -75,17 +80,24 @@ pub struct SchemeChoice {
 pub struct RowTensors {
     /// Describes the row: `this tensor`, `this module`.
     pub name: String,
+    /// The tensors of the row.
     pub tensors: Vec<TensorId>,
     /// Why none of the tensors can be quantized; `None` if some can.
     pub refusal: Option<String>,
 }
 
+/// The list of schemes.
 #[derive(Debug)]
 pub struct SchemeList {
+    /// The schemes.
     pub choices: Vec<SchemeChoice>,
+    /// The scheme under the cursor.
     pub chosen: usize,
+    /// The tensors that get the chosen scheme.
     pub scope: Scope,
+    /// The row for which the list was opened.
     pub row: RowTensors,
+    /// The marked tensors.
     pub marked: Vec<TensorId>,
     /// The tensors shown that can be quantized.
     pub shown: Vec<TensorId>,
@@ -117,6 +129,7 @@ impl SchemeList {
         self.choices = model.schemes().iter().map(choice).collect();
     }
 
+    /// The scheme under the cursor.
     pub fn current(&self) -> Option<&SchemeChoice> {
         self.choices.get(self.chosen)
     }

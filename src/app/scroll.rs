@@ -5,13 +5,21 @@ use std::ops::Range;
 /// A movement of the cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Motion {
+    /// One row up.
     Up,
+    /// One row down.
     Down,
+    /// Half a page up.
     HalfUp,
+    /// Half a page down.
     HalfDown,
+    /// A page up.
     PageUp,
+    /// A page down.
     PageDown,
+    /// To the first row.
     First,
+    /// To the last row.
     Last,
 }
 

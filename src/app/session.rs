@@ -44,6 +44,7 @@ impl Session {
         }
     }
 
+    /// Writes the session as TOML.
     pub fn to_toml(&self) -> String {
         // Strings, numbers and booleans always serialize.
         toml::to_string(self).unwrap_or_default()

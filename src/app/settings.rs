@@ -10,19 +10,27 @@ use std::collections::BTreeMap;
 /// The settings of the inspector.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The colours.
     pub theme: ThemeChoice,
+    /// The characters that are drawn.
     pub glyphs: Glyphs,
+    /// Whether the mouse is used.
     pub mouse: bool,
+    /// Whether progress is animated.
     pub animation: bool,
+    /// Whether the session is kept for the next start.
     pub session: bool,
     /// `None` chooses the best scheme for the model's format.
     pub scheme: Option<QuantizationScheme>,
+    /// The order of the table at the start.
     pub sort: Sort,
+    /// Whether the table starts as a tree.
     pub tree: bool,
     /// Columns to show if there is room.
     pub columns: Vec<Column>,
     /// The limits between ratings.
     pub thresholds: Thresholds,
+    /// The key table.
     pub keys: KeyMap,
 }
 
@@ -44,6 +52,7 @@ impl Default for Settings {
     }
 }
 
+/// Which colours are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThemeChoice {
@@ -52,17 +61,24 @@ pub enum ThemeChoice {
     Auto,
     /// For a light background, in the colours that `COLORTERM` allows.
     Light,
+    /// For a dark background, in the colours that `COLORTERM` allows.
     Dark,
+    /// 24-bit colours.
     Truecolor,
+    /// The 16 colours of the terminal.
     Ansi,
+    /// No colours.
     Mono,
 }
 
+/// Which characters are drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Glyphs {
+    /// Box drawing and blocks.
     #[default]
     Unicode,
+    /// ASCII only.
     Ascii,
 }
 

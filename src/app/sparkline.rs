@@ -9,6 +9,7 @@ pub(crate) const WIDTH: usize = 10;
 /// means that there is no element.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sparkline {
+    /// Height of each bar.
     pub heights: [u8; WIDTH],
     /// ln(1 + the highest count), if heights are logarithms of the counts.
     pub log: Option<f32>,

@@ -31,7 +31,9 @@ use std::time::Duration;
 /// The message on the status line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
+    /// The message.
     pub text: String,
+    /// Whether it is a warning.
     pub warning: bool,
 }
 
@@ -44,13 +46,18 @@ pub(super) struct JobRates {
     pub(super) outputs: RateTracker,
 }
 
+/// The state of the inspector.
 #[derive(Debug)]
 pub struct App {
+    /// The model with its marks and measurements.
     pub model: Model,
+    /// The table of tensors.
     pub table: Table,
+    /// The tab of the detail.
     pub tab: Tab,
     /// Whether the detail fills the screen.
     pub zoomed: bool,
+    /// The topmost window.
     pub overlay: Option<Overlay>,
     /// Overlays below the one that receives the keys, the lowest first.
     pub(super) covered: Vec<Overlay>,
@@ -58,16 +65,23 @@ pub struct App {
     pub formats: Vec<FormatFit>,
     /// The target whose rules were requested last.
     pub(super) requested_rules: Option<Target>,
+    /// The message in the status line.
     pub status: Option<Status>,
+    /// How far the measurement is.
     pub calibration: CalibrationState,
+    /// Visible size of everything that scrolls.
     pub viewport: Viewport,
+    /// The user's settings.
     pub settings: Settings,
     /// The filter as typed.
     pub filter_text: String,
     /// Which elements the Values tab shows.
     pub values: ValuesView,
+    /// The Histogram tab.
     pub histogram: HistogramView,
+    /// The Channels tab.
     pub channels: ChannelsView,
+    /// The Schemes tab.
     pub comparison: ComparisonView,
     /// Marks whose error is being measured, and whether more marks are to be checked after the
     /// calibration.
@@ -104,10 +118,12 @@ pub struct App {
 }
 
 impl App {
+    /// Opens a checkpoint with default settings.
     pub fn new(checkpoint: Arc<Checkpoint>) -> App {
         App::with(checkpoint, Settings::default())
     }
 
+    /// Opens a checkpoint.
     pub fn with(checkpoint: Arc<Checkpoint>, settings: Settings) -> App {
         let notes = checkpoint.notes().join("; ");
         let status = (!notes.is_empty()).then_some(Status { text: notes, warning: true });

@@ -7,7 +7,9 @@ use crate::plan::target::{Container, LinearScheme, Loader, Target};
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TargetChoice {
+    /// The name in the list.
     pub name: &'static str,
+    /// What it is, in a few words.
     pub summary: &'static str,
     /// The loader; `None` for a format that is chosen without a loader.
     pub loader: Option<Loader>,
@@ -18,7 +20,9 @@ pub struct TargetChoice {
 /// The targets to choose from. Several loaders can be chosen together.
 #[derive(Debug)]
 pub struct TargetList {
+    /// The targets.
     pub choices: Vec<TargetChoice>,
+    /// The target under the cursor.
     pub chosen: usize,
     /// The loaders that are ticked.
     pub loaders: Vec<Loader>,

@@ -62,7 +62,9 @@ pub fn next_calibration(calibration: Calibration, learned: bool) -> Calibration 
 
 /// The error of a scheme on a tensor, or why the tensor cannot have the scheme.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Cost {
+    /// The error that was measured.
     Error {
         error: ErrorStatistics,
         /// Σ(x−x̂)²/Σx²
@@ -70,15 +72,18 @@ pub enum Cost {
         scales: u64,
         largest_scale: f32,
     },
+    /// The tensor cannot be quantized so.
     Impossible(NotQuantizable),
 }
 
 /// Everything measured of one tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorMetrics {
+    /// The statistics of its values.
     pub statistics: Statistics,
     /// Diagnostics, most serious first.
     pub flags: Vec<Diagnostic>,
+    /// A small histogram; `None` if it has no finite values.
     pub sparkline: Option<Sparkline>,
     /// The histogram, while there is memory for it.
     pub histogram: Option<Box<ValueHistogram>>,
@@ -159,12 +164,14 @@ impl TensorMetrics {
         self.cost(scheme)?.error()
     }
 
+    /// The error of a quantizer, if it was measured.
     pub fn error_of(&self, quantizer: Quantizer) -> Option<&ErrorStatistics> {
         self.cost_of(quantizer)?.error()
     }
 }
 
 impl Cost {
+    /// The error; `None` if the tensor cannot have the scheme.
     pub fn error(&self) -> Option<&ErrorStatistics> {
         match self {
             Cost::Error { error, .. } => Some(error),
@@ -179,13 +186,16 @@ pub enum Measurement {
     /// The tensor has no float elements, so there is nothing to measure.
     #[default]
     NotFloat,
+    /// Not measured yet.
     Waiting,
+    /// Measured.
     Done(Box<TensorMetrics>),
     /// The tensor could not be read; the text says why.
     Unreadable(String),
 }
 
 impl Measurement {
+    /// The figures, if the tensor was measured.
     pub fn metrics(&self) -> Option<&TensorMetrics> {
         match self {
             Measurement::Done(metrics) => Some(metrics),
@@ -197,18 +207,22 @@ impl Measurement {
 /// The SQNR of a tensor as its row shows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sqnr {
+    /// In decibels.
     Decibels(f64),
     /// The tensor has no scale: NaN, infinities, or values beyond F32.
     Impossible,
+    /// The tensor could not be read.
     Unreadable,
     /// The tensor is stored quantized; the error of that is not in the file.
     Stored,
+    /// Not measured yet.
     Waiting,
     /// The tensor has no floats.
     Nothing,
 }
 
 impl Sqnr {
+    /// The SQNR of a tensor with a quantizer.
     pub fn of(measurement: &Measurement, quantizer: Quantizer) -> Sqnr {
         match measurement {
             Measurement::NotFloat => Sqnr::Nothing,
@@ -222,6 +236,7 @@ impl Sqnr {
         }
     }
 
+    /// The SQNR in decibels, if there is one.
     pub fn decibels(self) -> Option<f64> {
         match self {
             Sqnr::Decibels(db) => Some(db),

@@ -9,8 +9,10 @@ use std::ops::Range;
 pub struct NodeId(pub u32);
 
 impl NodeId {
+    /// The root of the tree.
     pub const ROOT: NodeId = NodeId(0);
 
+    /// Index in [`Tree::nodes`].
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -19,15 +21,20 @@ impl NodeId {
 /// The item that a row shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeItem {
+    /// A module.
     Module(NodeId),
+    /// A tensor.
     Tensor(TensorId),
 }
 
+/// A module.
 #[derive(Debug)]
 pub struct Node {
+    /// The module around it.
     pub parent: NodeId,
     /// A tensor in the module: the first `prefix` bytes of its name are the module's path.
     pub sample: TensorId,
+    /// Length of the module's path in bytes.
     pub prefix: u32,
     /// The module's range in the list of all children.
     children: Range<u32>,
@@ -38,6 +45,7 @@ pub struct Node {
 /// left out: there are many, and they show nothing more than their tensor.
 #[derive(Debug)]
 pub struct Tree {
+    /// All modules; a module comes before those in it.
     pub nodes: Vec<Node>,
     children: Vec<TreeItem>,
     /// The module of each tensor: the nearest one with several tensors.
@@ -70,6 +78,7 @@ impl ModuleBuilder {
 const MAX_DEPTH: usize = 32;
 
 impl Tree {
+    /// The tree of the modules in the tensors' names.
     pub fn of(tensors: &[TensorInfo]) -> Tree {
         let mut all = vec![ModuleBuilder::new(None, TensorId(0), 0)];
         let mut module = Vec::with_capacity(tensors.len());
@@ -128,6 +137,7 @@ impl Tree {
         Tree { nodes, children, module }
     }
 
+    /// A module.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
     }

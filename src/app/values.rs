@@ -25,6 +25,7 @@ impl ValuesView {
         self.list.top()
     }
 
+    /// Index of the element under the cursor.
     pub fn cursor(&self) -> u64 {
         self.list.cursor()
     }
@@ -39,6 +40,7 @@ impl ValuesView {
         self.window.answer(|request| request.tensor == tensor)
     }
 
+    /// Sets the number of visible rows.
     pub fn set_height(&mut self, height: usize) {
         self.list.set_height(height);
     }
@@ -78,10 +80,12 @@ impl ValuesView {
         self.window.request_unless(Request { tensor, elements, quantization }, covers)
     }
 
+    /// Takes the elements that were read.
     pub fn receive(&mut self, request: Request, found: Result<Window, String>) {
         self.window.receive(request, found);
     }
 
+    /// Moves the cursor.
     pub fn move_cursor(&mut self, motion: Motion) {
         self.list.move_cursor(motion);
     }
@@ -108,6 +112,7 @@ impl ValuesView {
         self.list.go_to(self.top().saturating_add(line as u64));
     }
 
+    /// Scrolls by a number of rows, down if positive.
     pub fn scroll(&mut self, rows: isize) {
         self.list.scroll(rows);
     }

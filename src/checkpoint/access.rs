@@ -31,6 +31,7 @@ pub struct Indirect {
 
 /// The bytes that contain the elements.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Data {
     /// The tensor's range of the file.
     File,

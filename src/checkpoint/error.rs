@@ -18,6 +18,7 @@ pub struct ReadError {
 
 /// What is wrong with a checkpoint. The message says what to do.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Problem {
     /// The operating system reported an error.
     #[error("{}", io_sentence(.0))]

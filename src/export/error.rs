@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Why an output could not be planned, written or verified.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum SaveError {
     /// The source, or the output when it was reopened, could not be read.
     #[error("{0}")]

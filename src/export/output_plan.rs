@@ -31,6 +31,7 @@ pub struct Entry {
 
 /// The origin of an entry's bytes.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum MadeFrom {
     /// The bytes of a stored tensor, unchanged.
     Stored(StoredId),

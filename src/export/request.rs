@@ -101,6 +101,7 @@ impl WeightLayout {
 
 /// The task of a request.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Task {
     /// Quantize the marked tensors.
     Quantize { plan: Plan, format: OutputFormat },

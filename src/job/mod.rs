@@ -4,8 +4,6 @@
 //! through one channel. Dropping a job cancels it. Imports everything below it (`checkpoint`,
 //! `activations`, `plan`, `export`); `cli` and `tui` start jobs.
 
-#![warn(missing_docs)]
-
 mod background_sync;
 pub mod cache;
 mod calibration;

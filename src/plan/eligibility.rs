@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 /// Why a tensor is quantized only if it is named, or never.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Obstacle {
     /// Its elements cannot be read; the text is the reason.
     Unreadable(String),

@@ -34,6 +34,7 @@ pub struct Quantizer {
 
 /// Why a tensor cannot be quantized.
 #[derive(Clone, Debug, PartialEq, thiserror::Error, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum NotQuantizable {
     /// Elements are NaN or infinite.
     #[error(

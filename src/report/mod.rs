@@ -3,8 +3,6 @@
 //! The command line and the screen fill the same [`Report`]; only this folder knows the formats.
 //! Names from the checkpoint's files are escaped for the format. Imports `plan` and below.
 
-#![warn(missing_docs)]
-
 mod contents;
 mod csv;
 pub(crate) mod csv_writer;

@@ -1,8 +1,6 @@
 //! Formats names, figures and sizes, in the same way on the screen, on the command line and in
 //! reports. Imports `tensor` and `quantization`; every folder that prints may use it.
 
-#![warn(missing_docs)]
-
 pub(crate) mod figures;
 pub(crate) mod json;
 pub mod names;

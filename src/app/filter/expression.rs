@@ -7,6 +7,7 @@ use rayon::prelude::*;
 /// Tensors per parallel task; smaller tasks cost more to start than they save.
 pub(crate) const TENSORS_PER_TASK: usize = 4096;
 
+/// A filter of the table.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     words: Words,
@@ -21,6 +22,7 @@ impl Filter {
         Filter::default()
     }
 
+    /// Returns whether nothing is filtered out.
     pub fn is_everything(&self) -> bool {
         self.words.is_empty() && self.terms.is_empty()
     }

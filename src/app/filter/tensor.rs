@@ -10,7 +10,9 @@ use crate::quantization::{Diagnostic, Rating};
 use crate::tensor::TensorId;
 
 pub(crate) struct TensorSubject<'m> {
+    /// The model.
     pub model: &'m Model,
+    /// The tensor.
     pub id: TensorId,
 }
 

@@ -7,8 +7,11 @@ use regex::{Regex, RegexBuilder};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Term {
+    /// The term as it was typed.
     pub text: String,
+    /// Whether it is negated.
     pub not: bool,
+    /// What it tests.
     pub test: TermTest,
 }
 

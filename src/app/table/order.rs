@@ -6,26 +6,30 @@ use crate::quantization::QuantizationScheme;
 
 /// A column, or an order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Column {
     /// The order of the file.
     File,
+    /// The name.
     Name,
+    /// The shape.
     Shape,
+    /// The dtype.
     DType,
+    /// The size.
     Bytes,
+    /// The SQNR with its rating.
     Sqnr,
     /// The output error of the layer; only with captured activations.
     Output,
     /// The sparkline; ordered by absmax in standard deviations.
     Values,
+    /// The scheme of the mark.
     Scheme,
     /// The SQNR of a scheme, independent of the mark.
     By(QuantizationScheme),
     /// The SQNR of one scheme minus that of another.
-    Gain {
-        of: QuantizationScheme,
-        over: QuantizationScheme,
-    },
+    Gain { of: QuantizationScheme, over: QuantizationScheme },
 }
 
 impl Column {
@@ -97,6 +101,7 @@ impl Column {
         self.is_of_schemes() || matches!(self, Shape | DType | Bytes | Values | Scheme)
     }
 
+    /// The title.
     pub fn title(self) -> String {
         let title = match self {
             Column::File => "file order",
@@ -137,13 +142,17 @@ impl Column {
     }
 }
 
+/// The order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
+    /// The column that it is sorted by.
     pub column: Column,
+    /// Whether the largest comes first.
     pub descending: bool,
 }
 
 impl Sort {
+    /// The order that a column starts with.
     pub fn by(column: Column) -> Sort {
         Sort { column, descending: column.starts_descending() }
     }

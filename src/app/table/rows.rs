@@ -20,9 +20,12 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+/// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
+    /// The module or tensor.
     pub item: TreeItem,
+    /// Its depth in the tree.
     pub depth: u16,
     /// The byte offset at which the shown part of the name starts.
     pub label: u32,
@@ -31,8 +34,11 @@ pub struct Row {
 /// Width of the longest name, shape and dtype, in columns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ColumnWidths {
+    /// Width of the longest name.
     pub name: usize,
+    /// Width of the longest shape.
     pub shape: usize,
+    /// Width of the longest dtype.
     pub dtype: usize,
 }
 
@@ -49,11 +55,16 @@ impl ColumnWidths {
     }
 }
 
+/// The table of tensors: order, filter, tree and cursor.
 #[derive(Debug)]
 pub struct Table {
+    /// The order.
     pub sort: Sort,
+    /// Whether modules are shown as a tree.
     pub as_tree: bool,
+    /// The filter.
     pub filter: Filter,
+    /// Width of the longest entries.
     pub widest: ColumnWidths,
     rows: Vec<Row>,
     list: ScrollList,
@@ -82,6 +93,7 @@ pub struct Table {
 type SortKey = (u8, f64);
 
 impl Table {
+    /// A table of all tensors.
     pub fn new(model: &Model) -> Table {
         let tensors = model.checkpoint.tensors();
         let count = tensors.len();
@@ -111,18 +123,22 @@ impl Table {
         table
     }
 
+    /// The rows.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
+    /// Index of the row under the cursor.
     pub fn cursor(&self) -> usize {
         self.list.cursor() as usize
     }
 
+    /// Index of the first visible row.
     pub fn top(&self) -> usize {
         self.list.top() as usize
     }
 
+    /// Number of visible rows.
     pub fn height(&self) -> usize {
         self.list.height() as usize
     }
@@ -141,27 +157,33 @@ impl Table {
         })
     }
 
+    /// The row under the cursor.
     pub fn current(&self) -> Option<Row> {
         self.rows.get(self.cursor()).copied()
     }
 
+    /// The modules.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
+    /// The totals of a module.
     pub fn totals(&self, node: NodeId) -> &NodeTotals {
         &self.totals[node.index()]
     }
 
+    /// Returns whether a module is folded.
     pub fn is_folded(&self, node: NodeId) -> bool {
         // Folds do not hide what a filter finds.
         self.folded[node.index()] && self.filter.is_everything()
     }
 
+    /// Returns whether a tensor passes the filter.
     pub fn is_shown(&self, id: TensorId) -> bool {
         self.shown[id.index()]
     }
 
+    /// Number of tensors that pass the filter.
     pub fn shown_count(&self) -> usize {
         self.shown_count
     }
@@ -216,6 +238,7 @@ impl Table {
         self.moved = true;
     }
 
+    /// Sets the number of visible rows.
     pub fn set_height(&mut self, height: usize) {
         self.list.set_height(height);
     }
@@ -233,6 +256,7 @@ impl Table {
         self.reorder(model);
     }
 
+    /// Changes the filter.
     pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
         let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
         filter.resolve(&self.filter, names.map(|tensor| tensor.name.as_str()));
@@ -280,6 +304,7 @@ impl Table {
         }
     }
 
+    /// Shows modules as a tree, or a flat list.
     pub fn set_tree(&mut self, as_tree: bool, model: &Model) {
         self.as_tree = as_tree;
         let current = self.current();
@@ -505,6 +530,7 @@ impl Table {
         (if self.sort.descending { u64::MAX - sum } else { sum }, rank)
     }
 
+    /// Moves the cursor.
     pub fn move_cursor(&mut self, motion: Motion) {
         self.moved = true;
         self.list.move_cursor(motion);
@@ -566,6 +592,7 @@ impl Table {
             })
     }
 
+    /// Moves the cursor to a row.
     pub fn move_to(&mut self, place: usize) {
         self.moved = true;
         self.list.go_to(place as u64);
@@ -606,6 +633,7 @@ impl Table {
         }
     }
 
+    /// Folds or unfolds every module.
     pub fn fold_all(&mut self, folded: bool, model: &Model) {
         self.moved = true;
         self.folded.fill(folded);

@@ -5,16 +5,23 @@ use crate::quantization::Rating;
 /// Totals over the tensors of a module that pass the filter.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NodeTotals {
+    /// Number of tensors.
     pub tensors: usize,
+    /// Number of parameters.
     pub parameters: u64,
+    /// Size in bytes.
     pub bytes: u64,
+    /// Number of tensors that are quantized by default.
     pub quantizable: usize,
+    /// Number of marked tensors.
     pub marked: usize,
+    /// SQNR of the worst tensor in decibels.
     pub worst: Option<f64>,
     /// The largest output error of any layer, in dB.
     pub worst_output: Option<f64>,
     /// Number of tensors with each rating, worst first.
     pub ratings: [usize; 4],
+    /// Number of tensors that are not measured yet.
     pub waiting: usize,
 }
 

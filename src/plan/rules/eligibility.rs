@@ -26,6 +26,7 @@ impl Eligibility {
 
 /// Why a tensor is not quantized by default.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Reason {
     /// Its type, its shape or its general role.
     Obstacle(Obstacle),

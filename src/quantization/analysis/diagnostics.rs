@@ -14,6 +14,7 @@ pub const OUTLIER_RATIO: f32 = 4.0;
 
 /// Something to know about a tensor before quantizing it.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant describes its fields")]
 pub enum Diagnostic {
     /// Elements that are NaN; `first` is the index of the first element that is NaN or
     /// infinite.
