@@ -220,7 +220,8 @@ fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> 
 
 /// Returns GGUF's tensors in block types that can be decoded.
 fn blocks(stored: &[Stored]) -> impl Iterator<Item = (StoredId, PackedTensor)> {
-    (0..).map(StoredId).zip(stored).filter_map(|(id, stored)| {
+    let readable = |(_, stored): &(StoredId, &Stored)| stored.unreadable().is_none();
+    (0..).map(StoredId).zip(stored).filter(readable).filter_map(|(id, stored)| {
         let DType::Block(block) = stored.dtype else { return None };
         let blocks = gguf::BlockTensor::new(id, block)?;
         Some((id, PackedTensor::new(&stored.name, stored.shape.clone(), blocks)))

@@ -5,6 +5,7 @@ mod value;
 
 pub(crate) use blocks::BlockTensor;
 
+use crate::checkpoint::access::Access;
 use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::io::cursor::Cursor;
 use crate::checkpoint::{Source, Stored};
@@ -47,7 +48,10 @@ const HEADER_LIMIT: u64 = 1 << 30;
 const KEY_LIMIT: u64 = 1 << 16;
 const TENSOR_LIMIT: u64 = 1 << 20;
 const NAME_LIMIT: u64 = 1 << 16;
+/// Most dimensions of a tensor that ggml reads.
 const DIMENSION_LIMIT: u32 = 4;
+/// Most dimensions of a tensor that is listed. A header that claims more cannot be trusted.
+const LISTED_DIMENSIONS: u32 = 64;
 
 /// A header that was checked against the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -183,7 +187,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         let fail = |problem: Problem| ReadError::of_tensor(path, &name, problem);
         let malformed = |why: String| fail(Problem::Malformed { format: "GGUF", why });
         let rank = cursor.u32()?;
-        if rank > DIMENSION_LIMIT {
+        if rank > LISTED_DIMENSIONS {
             return Err(malformed(format!(
                 "it has {rank} dimensions, expected at most {DIMENSION_LIMIT}"
             )));
@@ -199,36 +203,60 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
         let Some(shape) = Shape::new(dims.as_slice()) else {
             return Err(fail(Problem::ShapeOverflow { shape: dims }));
         };
-        if let DType::Block(block) = dtype
-            && !shape.row_len().is_multiple_of(block.elements())
-        {
-            return Err(malformed(format!(
-                "its rows have {} elements, not a multiple of the {} in a block of {block}",
-                shape.row_len(),
-                block.elements()
-            )));
-        }
         if !offset.is_multiple_of(header.alignment) {
             return Err(malformed(format!(
                 "its data is at {offset}, not a multiple of the alignment {}",
                 header.alignment
             )));
         }
-        // The length of a type of unknown size is inferred below from the next tensor's offset.
-        let length = dtype.bytes_for(shape.elements());
-        let end = match (&dtype, length) {
-            (DType::Other(_), _) => offset,
-            (_, Some(length)) => offset
+        let unreadable = why_unreadable(&dtype, &shape);
+        let end = match dtype.bytes_for(shape.elements()) {
+            // Inferred below from the next tensor's offset.
+            _ if has_unknown_length(&dtype, &shape) => offset,
+            Some(length) => offset
                 .checked_add(length)
                 .ok_or_else(|| malformed(format!("its data at {offset} ends past 64 bits")))?,
-            (_, None) => return Err(fail(Problem::ShapeOverflow { shape: dims })),
+            None => return Err(fail(Problem::ShapeOverflow { shape: dims })),
         };
-        header.stored.push(Stored::new(name, dtype, shape, offset..end));
+        let mut stored = Stored::new(name, dtype, shape, offset..end);
+        if let Some(why) = unreadable {
+            stored.access = Access::Unreadable(why.into());
+        }
+        header.stored.push(stored);
     }
 
     let data = cursor.position().next_multiple_of(header.alignment);
     place(&mut header.stored, data, source)?;
     Ok(header)
+}
+
+/// Returns why ggml does not have a tensor of this type and shape; `None` if it does.
+fn why_unreadable(dtype: &DType, shape: &Shape) -> Option<String> {
+    if shape.rank() > DIMENSION_LIMIT as usize {
+        let rank = shape.rank();
+        return Some(format!("it has {rank} dimensions, GGUF has at most {DIMENSION_LIMIT}"));
+    }
+    let DType::Block(block) = dtype else { return None };
+    (!has_whole_blocks(*block, shape)).then(|| {
+        format!(
+            "its rows have {} elements, not a multiple of the {} in a block of {block}",
+            shape.row_len(),
+            block.elements()
+        )
+    })
+}
+
+fn has_whole_blocks(block: BlockType, shape: &Shape) -> bool {
+    shape.row_len().is_multiple_of(block.elements())
+}
+
+/// Returns whether type and shape do not tell the number of bytes.
+fn has_unknown_length(dtype: &DType, shape: &Shape) -> bool {
+    match dtype {
+        DType::Other(_) => true,
+        DType::Block(block) => !has_whole_blocks(*block, shape),
+        _ => false,
+    }
 }
 
 /// Converts offsets to file positions, sorts tensors by them, and checks that tensors lie inside
@@ -241,7 +269,7 @@ fn place(stored: &mut [Stored], data: u64, source: &Source) -> Result<()> {
     let mut names = HashSet::with_capacity(stored.len());
     for (tensor, next) in stored.iter_mut().zip(starts) {
         let fail = |problem| Err(ReadError::of_tensor(path, &tensor.name, problem));
-        if matches!(tensor.dtype, DType::Other(_)) {
+        if has_unknown_length(&tensor.dtype, &tensor.shape) {
             tensor.range.end = next.max(tensor.range.start);
         }
         if tensor.range.end > length {

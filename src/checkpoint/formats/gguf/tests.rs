@@ -64,9 +64,11 @@ fn tensors_and_values_are_listed() {
         .u32(4)
         .u32(1)
         .tensor("b", &[64, 2], 12, 0)
+        .data(96)
         .read()
-        .expect_err("its rows are not a multiple of 256");
-    assert!(found.to_string().contains("not a multiple of the 256"), "{found}");
+        .expect("valid");
+    let why = found.stored[0].unreadable().expect("its rows are not a multiple of 256");
+    assert_eq!(why, "its rows have 64 elements, not a multiple of the 256 in a block of Q4_K");
 
     let found = header(3, 3, 2)
         .text("tokens")
@@ -137,12 +139,12 @@ fn invalid_files_are_refused_with_the_reason() {
         (alignment(0), "expected a power of two"),
         (alignment(48), "expected a power of two"),
         (header(3, 0, 1).text("general.alignment").u32(8).text("32"), "expected a power of two"),
-        (one(&[1; 5], 0, 0), "5 dimensions"),
+        (one(&[1; 65], 0, 0), "65 dimensions"),
         (one(&[u64::MAX, 2], 0, 0), "more elements than fit"),
         (one(&[u64::MAX / 2], 0, 0), "more elements than fit"),
         (one(&[u64::MAX / 64], 0, u64::MAX - 31), "ends past 64 bits"),
         (one(&[4], 0, 4).data(64), "multiple of the alignment"),
-        (one(&[33], 8, 0).data(64), "not a multiple of the 32"),
+        (one(&[33], 8, 96).data(64), "cut off"),
         (one(&[9], 0, 0).data(32), "has 32; the file is cut off"),
         (one(&[1], 0, 64).data(64), "cut off"),
         (one(&[1], 777, 64).data(32), "cut off"),
@@ -155,6 +157,36 @@ fn invalid_files_are_refused_with_the_reason() {
         let found = bytes.read().expect_err(sentence).to_string();
         assert!(found.contains(sentence), "{found}");
     }
+}
+
+/// A tensor that ggml cannot have leaves the others as they are.
+#[test]
+fn tensors_of_impossible_shapes_are_rows() {
+    let found = header(3, 4, 0)
+        .tensor("many", &[2, 1, 2, 1, 2], 0, 0)
+        .tensor("rows", &[48, 2], 8, 32)
+        .tensor("plain", &[8], 0, 160)
+        .tensor("last", &[33], 8, 192)
+        .data(256)
+        .read()
+        .expect("valid");
+    let listed: Vec<_> = found
+        .stored
+        .iter()
+        .map(|s| (s.name.as_str(), s.shape.rank(), s.bytes(), s.unreadable()))
+        .collect();
+    let rows = "its rows have 48 elements, not a multiple of the 32 in a block of Q8_0";
+    let last = "its rows have 33 elements, not a multiple of the 32 in a block of Q8_0";
+    assert_eq!(
+        listed,
+        [
+            ("many", 5, 32, Some("it has 5 dimensions, GGUF has at most 4")),
+            // Up to the next tensor, and up to the end of the file.
+            ("rows", 2, 128, Some(rows)),
+            ("plain", 1, 32, None),
+            ("last", 1, 64, Some(last)),
+        ]
+    );
 }
 
 /// A long array is summarized and a long text is truncated.
