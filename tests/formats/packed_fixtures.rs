@@ -124,6 +124,66 @@ fn every_fixture_has_its_owners_names_shapes_and_values() {
     });
 }
 
+/// compressed-tensors decompresses NVFP4 in BF16 unless the configuration names another type.
+const ROUNDED_TO_BF16: [&str; 2] = ["ct-nvfp4", "auto-round-llm-compressor-nvfp4"];
+
+/// What only the configuration says is not guessed without it: a tensor has its owner's values,
+/// or is named.
+#[test]
+fn without_a_configuration_values_are_the_owners_or_absent() {
+    let directory = tempfile::tempdir().expect("temp");
+    let decoded = std::cell::Cell::new(0);
+    for_each(|fixture| {
+        let name = name(fixture);
+        let Some(expected) = expected(fixture) else { return };
+        let alone = directory.path().join(format!("{name}.safetensors"));
+        std::fs::copy(fixture.join("model.safetensors"), &alone).expect("copies");
+        let checkpoint = Checkpoint::open(&alone).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for answer in expected.ids() {
+            let tensor = expected.tensor(answer);
+            let Some(id) = checkpoint.find(&tensor.name) else { continue };
+            if checkpoint.float_type(id).is_none() {
+                assert!(checkpoint.packed_format(id).is_some(), "{name}: {}", tensor.name);
+                continue;
+            }
+            decoded.set(decoded.get() + 1);
+            let (found, values) = (all(&checkpoint, id), all(&expected, answer));
+            if ROUNDED_TO_BF16.contains(&name.as_str()) {
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 256.0;
+                assert!(found.iter().zip(&values).all(near), "{name}: {}", tensor.name);
+                continue;
+            }
+            let row = tensor.shape.row_len().max(1) as usize;
+            assert_same(&name, &tensor.name, row, &found, &values);
+        }
+    });
+    assert!(decoded.get() > 80, "{} tensors", decoded.get());
+}
+
+/// GPTQ's two formats differ by one in their zero points. Those of symmetric quantization tell
+/// which it is, others do not.
+#[test]
+fn zero_points_of_gptq_without_a_configuration_tell_its_version() {
+    let directory = tempfile::tempdir().expect("temp");
+    let (asymmetric, symmetric) =
+        ("model.layers.0.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight");
+    for (fixture, tensor, format) in [
+        ("gptq-4bit", symmetric, "gptq int4"),
+        ("gptq-3bit", symmetric, "gptq int3"),
+        ("auto-round-gptq-3bit", symmetric, "gptq int3"),
+        ("gptq-4bit", asymmetric, "gptq, not decoded: no configuration says"),
+        ("gptq-v2-actorder", asymmetric, "gptq, not decoded: no configuration says"),
+    ] {
+        let alone = directory.path().join(format!("{fixture}.safetensors"));
+        let source = Path::new(FIXTURES).join(fixture).join("model.safetensors");
+        std::fs::copy(source, &alone).expect("copies");
+        let checkpoint = Checkpoint::open(&alone).expect("opens");
+        let id = checkpoint.find(tensor).unwrap_or_else(|| panic!("{fixture}: no {tensor}"));
+        let name = checkpoint.packed_format(id).map(|format| format.name()).unwrap_or_default();
+        assert!(name.starts_with(format), "{fixture}: {name}");
+    }
+}
+
 /// Tensors that are not decoded keep their type and shape and have a reason, and none of their
 /// parts can be quantized.
 #[test]

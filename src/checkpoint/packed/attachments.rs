@@ -89,10 +89,13 @@ fn is_attachment(stored: &Stored) -> bool {
     let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     let cache = ["k_scale", "v_scale", "q_scale", "kv_scale", "prob_scale"].contains(&last);
     let elements = stored.shape.elements();
-    let named = ATTACHMENT_NAMES.contains(&last)
-        || ATTACHMENT_SUFFIXES.iter().any(|end| last.ends_with(end));
     // A per-channel factor may be part of the network.
-    named && elements <= if cache { 1 } else { MAX_SCALE_ELEMENTS }
+    names_attachment(last) && elements <= if cache { 1 } else { MAX_SCALE_ELEMENTS }
+}
+
+/// Returns whether the last component of a name is that of an activation scale or a marker.
+pub(super) fn names_attachment(last: &str) -> bool {
+    ATTACHMENT_NAMES.contains(&last) || ATTACHMENT_SUFFIXES.iter().any(|end| last.ends_with(end))
 }
 
 /// Returns the index of the packed tensor whose module is nearest to a name.

@@ -185,6 +185,9 @@ fn words(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTens
     }
     let packing = packing(listing, &scheme, columns, words)?;
     let bits = packing.bits();
+    if bits == 8 && scheme.bits.is_none() && !uses_all_bits(&listing.start(values, 1 << 14)?) {
+        return Err("its words hold values of 8 bits or of 7, and config.json does not say".into());
+    }
     let zeros = sibling("zero_point");
     let order = sibling("g_idx");
     agrees_with_parts(&scheme, zeros, order)?;
@@ -422,6 +425,12 @@ fn packing(
         }
         _ => Err(format!("its {words} words can hold values of several widths")),
     }
+}
+
+/// Returns whether any word has one of its highest four bits, which four values of 7 bits leave
+/// free.
+fn uses_all_bits(words: &[u8]) -> bool {
+    words.as_chunks::<4>().0.iter().any(|raw| u32::from_le_bytes(*raw) >> 28 != 0)
 }
 
 /// Returns the group index of each column if columns are reordered. All −1 means that they are not.

@@ -21,7 +21,7 @@ const fn signature(
     Signature { format, values, beside }
 }
 
-const SIGNATURES: [Signature; 17] = [
+const SIGNATURES: [Signature; 18] = [
     signature("exl2", "q_weight", &["q_scale", "q_groups", "q_invperm"]),
     signature("exl3", "trellis", &["svh", "suh", "mcg", "mul1"]),
     signature("qtip", "trellis", &["SU", "SV", "tlut"]),
@@ -31,6 +31,7 @@ const SIGNATURES: [Signature; 17] = [
     signature("quip#", "Qidxs", &["SU", "SV", "Wscale", "codebook_id"]),
     signature("spqr", "dense_weights", &["row_offsets", "col_vals"]),
     signature("marlin", "B", &["s", "workspace"]),
+    signature("qqq", "B", &["s_channel", "s_group"]),
     signature("higgs", "weight", &["tables2", "tables"]),
     signature("eetq int8", "weight", &["weight_scales"]),
     signature("fp-quant", "qweight", &["forward_hadamard_matrix"]),
@@ -39,6 +40,21 @@ const SIGNATURES: [Signature; 17] = [
     signature("torchao", "_weight_qdata", &["_weight_scale", "_weight_zero_point"]),
     signature("marlin-24", "weight_packed", &["meta", "scale_packed"]),
     signature("awq or gptq", "qweight", &["scales", "qzeros"]),
+];
+
+/// Methods whose tensors have known names.
+const DECODED_METHODS: [&str; 11] = [
+    "gptq",
+    "awq",
+    "compressed-tensors",
+    "fp8",
+    "fbgemm_fp8",
+    "modelopt",
+    "bitsandbytes",
+    "mxfp4",
+    "quanto",
+    "torchao",
+    "mlx",
 ];
 
 /// Suffixes that scales and zero points append to the name of their weight.
@@ -110,14 +126,26 @@ pub(super) fn by_method(listing: &Listing, values: PartTensor) -> Option<PackedT
     let last = values.last_name();
     let weight = ["weight", "qweight", "weight_packed"].contains(&last);
     let method = listing.method()?;
-    if !integer || !weight || values.stored.shape.rank() < 2 {
+    if !integer || values.stored.shape.rank() < 2 {
         return None;
     }
-    let name = match values.stored.name.rsplit_once('.') {
-        Some((module, _)) => format!("{module}.weight"),
-        None => values.stored.name.to_string(),
+    let Some((module, _)) = values.stored.name.rsplit_once('.') else {
+        return weight.then(|| listing.named(values, values.stored.name.as_str(), method, None));
     };
-    Some(listing.named(values, &name, method, None))
+    let name = format!("{module}.weight");
+    if weight {
+        return Some(listing.named(values, &name, method, None));
+    }
+    // A method that is not known may use any names for the parts of a weight.
+    let has_scales = listing.module_tensors(module).iter().any(|part| {
+        part.dtype().float().is_some() && part.stored.shape.rank() >= 1 && part.last_name() != last
+    });
+    let is_part = !DECODED_METHODS.contains(&method) && has_scales && listing.get(&name).is_none();
+    is_part.then(|| {
+        let parts: Vec<StoredId> =
+            listing.module_tensors(module).iter().map(|part| part.id).collect();
+        listing.named_with(values, &name, method, None, &parts)
+    })
 }
 
 /// Recognizes scales, zero points or tables whose weight is not in the files: in a quantized

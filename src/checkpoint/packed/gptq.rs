@@ -31,6 +31,30 @@ struct Gptq {
     beside: Vec<StoredId>,
 }
 
+/// Bytes of zero points that are read to tell the two formats apart.
+const INSPECTED_BYTES: u64 = 1 << 14;
+
+/// Returns the number to add to stored zero points of a file without a configuration. Those of
+/// symmetric quantization are in the middle of the range, or one less. `zeros` is the start of
+/// rows of `columns` zero points.
+fn offset_of_symmetric(zeros: &[u8], bits: u32, columns: u64) -> Result<i32, String> {
+    let words: Vec<u32> = zeros.as_chunks().0.iter().map(|raw| u32::from_le_bytes(*raw)).collect();
+    let word = |n: u64| words.get(n as usize).copied().unwrap_or(0);
+    let width = u64::from(bits.max(1));
+    // Values of the first row, which the start may not hold completely.
+    let count = (words.len() as u64 * 32 / width).min(columns);
+    let middle = 1u32 << (bits.clamp(1, 8) - 1);
+    let all = |code: u32| count > 0 && (0..count).all(|n| in_words(word, n * width, bits) == code);
+    match (all(middle), all(middle - 1)) {
+        (true, _) => Ok(0),
+        (_, true) => Ok(1),
+        _ => Err(
+            "no configuration says whether its zero points are stored one too low (gptq) or as they are (gptq_v2)"
+                .into(),
+        ),
+    }
+}
+
 /// Recognizes I32 `qweight` with `qzeros` and `scales`.
 pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedTensor> {
     let module = values.module("qweight")?;
@@ -58,8 +82,10 @@ fn decoded(
     scale: Option<PartTensor>,
 ) -> Result<PackedTensor, String> {
     let named = |suffix: &str| format!("{module}.{suffix}");
-    let Some(zero_offset) = listing.gptq_zero_offset() else {
-        return Err("config.json names another checkpoint format than gptq and gptq_v2".into());
+    let Some(configured_offset) = listing.gptq_zero_offset() else {
+        return Err(
+            "config.json names another checkpoint format than gptq or gptq_v2, or both".into()
+        );
     };
     let zeros = required(zeros, "zero points", &named("qzeros"))?;
     let scale = required(scale, "scales", &named("scales"))?;
@@ -84,6 +110,10 @@ fn decoded(
         return Err(format!("its values have {bits} bits, expected 2 to 8"));
     }
     zeros.shaped("zero points", &[groups, (out.saturating_mul(bits)).div_ceil(32)])?;
+    let zero_offset = match listing.is_quantized() {
+        true => configured_offset,
+        false => offset_of_symmetric(&listing.start(zeros, INSPECTED_BYTES)?, bits as u32, out)?,
+    };
     let columns = words.checked_mul(32).filter(|all| all % bits == 0).map(|all| all / bits);
     let columns = columns
         .ok_or_else(|| format!("its {words} words do not hold whole values of {bits} bits"))?;
@@ -203,4 +233,25 @@ impl PackedFormat for Gptq {
 
 fn u32_at(bytes: &[u8]) -> u32 {
     bytes.try_into().map(u32::from_le_bytes).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symmetric_zero_points_tell_their_offset() {
+        let of = |words: &[u32], bits, columns| {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            offset_of_symmetric(&bytes, bits, columns).ok()
+        };
+        assert_eq!(of(&[0x7777_7777, 0x7777_7777], 4, 16), Some(1));
+        assert_eq!(of(&[0x8888_8888, 0x8888_8888], 4, 16), Some(0));
+        assert_eq!(of(&[0x8888_8888, 0x7777_7777], 4, 16), None);
+        assert_eq!(of(&[0x7777_7777, 0x0777_7777], 4, 15), Some(1));
+        assert_eq!(of(&[0xdb6d_b6db, 0xb6db_6db6, 0x6db6_db6d], 3, 32), Some(1));
+        assert_eq!(of(&[0x2492_4924, 0x4924_9249, 0x9249_2492], 3, 32), Some(0));
+        assert_eq!(of(&[0x7f7f_7f7f], 8, 4), Some(1));
+        assert_eq!(of(&[], 4, 8), None);
+    }
 }

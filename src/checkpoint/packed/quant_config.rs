@@ -64,7 +64,8 @@ impl Listing<'_> {
         self.effective_method().is_none_or(|method| methods.contains(&method))
     }
 
-    /// Returns the number to add to a stored GPTQ zero point; `None` if the format is not GPTQ.
+    /// Returns the number to add to a stored GPTQ zero point; `None` if the format is not GPTQ,
+    /// or if the configuration names two.
     pub(super) fn gptq_zero_offset(&self) -> Option<i32> {
         if self.method().is_some_and(|method| AUTO_ROUND.contains(&method)) {
             return match self.packing()? {
@@ -73,11 +74,19 @@ impl Listing<'_> {
                 _ => None,
             };
         }
-        let format = ["checkpoint_format", "format"].iter().find_map(|key| self.text(key));
-        match format.as_deref() {
-            None | Some("gptq") => Some(1),
+        if self.flag("is_marlin_format") {
+            return None;
+        }
+        let named = ["checkpoint_format", "format"].map(|key| self.text(key));
+        let offset = |format: &Option<String>| match format.as_deref() {
+            Some("gptq") => Some(1),
             Some("gptq_v2") => Some(0),
-            Some(_) => None,
+            _ => None,
+        };
+        match &named {
+            [None, None] => Some(1),
+            [format, None] | [None, format] => offset(format),
+            [old, new] => offset(old).filter(|_| old == new),
         }
     }
 

@@ -2,7 +2,7 @@
 //! listed with the reason, and every other tensor is unaffected.
 
 use crate::checkpoint::access::Role;
-use crate::checkpoint::packed::attachments::attach;
+use crate::checkpoint::packed::attachments::{attach, names_attachment};
 use crate::checkpoint::packed::bitsandbytes;
 use crate::checkpoint::packed::foreign::{holds_codes, names_scales};
 use crate::checkpoint::packed::format::PackedTensor;
@@ -67,12 +67,30 @@ fn checked(listing: &Listing, tensor: PackedTensor) -> PackedTensor {
     }
     let parts = tensor.format.parts();
     let twin = listing.get(&tensor.name).filter(|other| !parts.contains(&other.id));
-    let reason = match (&listing.config_error, twin) {
-        (Some(error), _) => error.clone(),
-        (None, Some(_)) => "it is stored plain as well, under the same name".to_owned(),
-        (None, None) => return tensor,
+    let reason = match (&listing.config_error, twin, unknown_factor(listing, &tensor)) {
+        (Some(error), ..) => error.clone(),
+        (None, Some(_), _) => "it is stored plain as well, under the same name".to_owned(),
+        (None, None, Some(factor)) => {
+            let name = factor.stored.name.escape_debug();
+            format!("'{name}' may be part of its equation, and quantscope does not know it")
+        }
+        (None, None, None) => return tensor,
     };
     named_instead(listing, tensor, reason, &parts)
+}
+
+/// Returns a tensor in the module of a weight that has the name of a scale or a zero point and
+/// that its decoder does not use.
+fn unknown_factor<'s>(listing: &Listing<'s>, tensor: &PackedTensor) -> Option<PartTensor<'s>> {
+    let module = tensor.name.strip_suffix(".weight")?;
+    let parts = tensor.format.parts();
+    let is_factor = |part: &PartTensor| {
+        let last = part.last_name();
+        names_scales(&part.stored.name) || last.contains("scale") || last.contains("smooth")
+    };
+    listing.module_tensors(module).into_iter().find(|part| {
+        !parts.contains(&part.id) && is_factor(part) && !names_attachment(part.last_name())
+    })
 }
 
 /// Replaces a tensor by an undecoded one with the reason; `parts` are the other stored tensors it
