@@ -112,7 +112,8 @@ impl QuantizedChannels {
         let qtype = quantizer.scheme.quantization_type();
         let known = asked.scale.as_ref().map(std::slice::from_ref);
         let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned).known(known);
-        for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, bytes) {
+        let run = group_scales.run(range.start, dtype, bytes);
+        for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
             let (group, scale) = (slice.bytes, scale?);
             let how = Quantization { scale, qtype, rounding };
             for x in values_of(dtype, group) {

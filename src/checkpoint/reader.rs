@@ -111,19 +111,33 @@ impl<'c> Reader<'c> {
         range: Range<u64>,
         read: impl FnOnce(FloatType, &[u8]) -> T,
     ) -> Result<Option<T>> {
+        if self.checkpoint.channel_major(id).is_none() {
+            return self.with_bytes(id, range, read);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.channel_major_into(id, range, &mut buffer);
+        self.buffer = buffer;
+        Ok(result?.map(|float| read(float, &self.buffer)))
+    }
+
+    /// Replaces `out` by the elements `range` of a tensor with the axes of its output channels
+    /// first.
+    pub(crate) fn channel_major_into(
+        &mut self,
+        id: TensorId,
+        range: Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<FloatType>> {
         let major = self.checkpoint.channel_major(id);
         let (Some((_, order)), Content::Plain(stored), Some(float)) =
             (major, self.checkpoint.content(id), self.checkpoint.float_type(id))
         else {
-            return self.with_bytes(id, range, read);
+            return self.elements_into(id, range, out);
         };
         let size = float.size() as u64;
         let bytes = range.start * size..range.end * size;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let result = self.stored.permuted_into(*stored, &order, bytes, &mut buffer);
-        self.buffer = buffer;
-        result?;
-        Ok(Some(read(float, &self.buffer)))
+        self.stored.permuted_into(*stored, &order, bytes, out)?;
+        Ok(Some(float))
     }
 
     /// The elements `range` of a tensor without a copy; `None` if they have to be read.

@@ -413,7 +413,8 @@ impl<'c> ChunkEncoder<'c> {
         values.resize((range.end - range.start) as usize, 0);
         let quantize = |dtype: FloatType, bytes: &[u8]| {
             let mut scales = Vec::new();
-            for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, bytes) {
+            let run = group_scales.run(range.start, dtype, bytes);
+            for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
                 let scale = scale?;
                 scales.push(scale);
                 if let Some(error) = error {
@@ -425,6 +426,7 @@ impl<'c> ChunkEncoder<'c> {
                     kernels::quantize(dtype, slice.bytes, scale, rounding, out);
                 }
             }
+            run.order.restore(1, values);
             Ok(scales)
         };
         let result = match transposed {

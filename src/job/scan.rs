@@ -20,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
@@ -151,10 +152,12 @@ pub fn run(
 ) -> Result<(), Stopped> {
     let workers = threads.or_else(|| available_parallelism().ok().map(NonZero::get)).unwrap_or(1);
     let chunks = ChunkStore::new(workers);
+    let both_orders = BothOrders::new(spec);
     let scan = Scan {
         checkpoint,
         chunks: &chunks,
         spec,
+        both_orders: both_orders.as_ref(),
         order,
         progress,
         workers,
@@ -199,6 +202,8 @@ pub fn shared_absmax(
 struct Scan<'a> {
     checkpoint: &'a Checkpoint,
     spec: &'a AnalysisSpec,
+    /// The spec for tensors whose output channels are not contiguous, if it depends on them.
+    both_orders: Option<&'a BothOrders>,
     order: &'a Order,
     progress: &'a Progress,
     chunks: &'a ChunkStore,
@@ -231,9 +236,28 @@ impl Worker<'_> {
     }
 }
 
+/// The order in which elements are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ElementOrder {
+    Stored,
+    /// With the axes of output channels first.
+    ChannelMajor,
+}
+
+/// The two analyses of a tensor that is measured in both orders of its elements.
+struct Halves<'a> {
+    orders: &'a BothOrders,
+    /// The analyses in storage order and in channel-major order, as far as they are there.
+    found: Mutex<[Option<Analysis>; 2]>,
+    failed: AtomicBool,
+}
+
 /// A tensor of several chunks, measured by several workers.
 struct SharedTensor<'a> {
     id: TensorId,
+    order: ElementOrder,
+    /// For a tensor that is measured in the other order too.
+    halves: Option<Arc<Halves<'a>>>,
     measurement: TensorAnalyzer<'a>,
     steps: Mutex<ClaimedSteps>,
     /// Chunks that are kept for the next pass.
@@ -259,8 +283,8 @@ struct ClaimedSteps {
 #[allow(clippy::large_enum_variant, reason = "only a few exist at a time")]
 enum Step<'a> {
     Small(TensorId, TensorAnalyzer<'a>),
-    /// A tensor whose output channels are not contiguous.
-    BothOrders(TensorId, FloatType, BothOrders),
+    /// A small tensor whose output channels are not contiguous.
+    SmallInBothOrders(TensorId, [TensorAnalyzer<'a>; 2], &'a BothOrders),
     Chunks {
         of: Arc<SharedTensor<'a>>,
         pass: u64,
@@ -272,7 +296,7 @@ enum Step<'a> {
 #[allow(clippy::large_enum_variant, reason = "only a few exist at a time")]
 enum Next<'a> {
     OneOrder(TensorId, TensorAnalyzer<'a>),
-    BothOrders(TensorId, FloatType, BothOrders),
+    BothOrders(TensorId, [TensorAnalyzer<'a>; 2], &'a BothOrders),
 }
 
 impl<'a> Scan<'a> {
@@ -286,11 +310,18 @@ impl<'a> Scan<'a> {
             match step {
                 Step::Small(id, measurement) => {
                     self.alone(&mut worker, id, |worker| {
-                        self.measure_small(worker, id, &measurement)
+                        self.measure_small(worker, id, &measurement, ElementOrder::Stored)
                     });
                 }
-                Step::BothOrders(id, dtype, orders) => self
-                    .alone(&mut worker, id, |worker| self.both_orders(worker, id, dtype, &orders)),
+                Step::SmallInBothOrders(id, [stored, channel_major], orders) => {
+                    self.alone(&mut worker, id, |worker| {
+                        let order = ElementOrder::Stored;
+                        let stored = self.measure_small(worker, id, &stored, order)?;
+                        let order = ElementOrder::ChannelMajor;
+                        let in_channels = self.measure_small(worker, id, &channel_major, order)?;
+                        Ok(orders.join(stored, in_channels))
+                    });
+                }
                 Step::Chunks { of, pass, chunks } => {
                     let visit = || match (self.reached(of.id), pass) {
                         (Err(error), _) => self.fail(&of, error),
@@ -362,14 +393,21 @@ impl<'a> Scan<'a> {
                 return Some(step);
             }
             match begin.or_else(|| self.next()) {
-                Some(Next::BothOrders(id, dtype, orders)) => {
-                    return Some(Step::BothOrders(id, dtype, orders));
+                Some(Next::BothOrders(id, analyzers, orders)) => {
+                    if analyzers.iter().all(|analyzer| analyzer.chunks() <= 1) {
+                        return Some(Step::SmallInBothOrders(id, analyzers, orders));
+                    }
+                    let both = SharedTensor::in_both_orders(id, analyzers, orders);
+                    let step = both.iter().find_map(SharedTensor::step);
+                    open.extend(both);
+                    return step;
                 }
                 Some(Next::OneOrder(id, measurement)) if measurement.chunks() <= 1 => {
                     return Some(Step::Small(id, measurement));
                 }
                 Some(Next::OneOrder(id, measurement)) => {
-                    let shared = Arc::new(SharedTensor::new(id, measurement));
+                    let order = ElementOrder::Stored;
+                    let shared = Arc::new(SharedTensor::new(id, measurement, order, None));
                     let step = SharedTensor::step(&shared);
                     open.push_back(shared);
                     return step;
@@ -386,11 +424,13 @@ impl<'a> Scan<'a> {
         loop {
             let id = self.order.next()?;
             let Some(dtype) = self.checkpoint.float_type(id) else { continue };
-            let shape = &self.checkpoint.tensor(id).shape;
-            if self.checkpoint.channel_major(id).is_some()
-                && let Some(orders) = BothOrders::new(self.spec, shape)
+            if let Some(orders) = self.both_orders
+                && let Some((shape, _)) = self.checkpoint.channel_major(id)
             {
-                return Some(Next::BothOrders(id, dtype, orders));
+                let learned = self.checkpoint.learned(id);
+                let stored = self.analyzer(&orders.stored, id, dtype);
+                let major = TensorAnalyzer::new(&orders.channel_major, dtype, &shape, learned);
+                return Some(Next::BothOrders(id, [stored, major], orders));
             }
             return Some(Next::OneOrder(id, self.analyzer(self.spec, id, dtype)));
         }
@@ -415,26 +455,6 @@ impl<'a> Scan<'a> {
         TensorAnalyzer::new(spec, dtype, &shape, learned).weighed_by(importance).sharing(shared)
     }
 
-    /// Measures a tensor in storage order, and its output channels in channel-major order.
-    fn both_orders(
-        &self,
-        worker: &mut Worker,
-        id: TensorId,
-        dtype: FloatType,
-        orders: &BothOrders,
-    ) -> Result<Analysis, ReadError> {
-        let stored = self.measure_small(worker, id, &self.analyzer(&orders.stored, id, dtype))?;
-        let learned = self.checkpoint.learned(id);
-        let m = TensorAnalyzer::new(&orders.channel_major, dtype, &orders.shape, learned);
-        let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
-        let reader = &mut worker.reader;
-        let in_channels = m.run(builder.as_mut(), |elements, look| {
-            reader.with_channel_major_bytes(id, elements, |_, bytes| look(bytes)).map(drop)
-        })?;
-        worker.builders.extend(builder);
-        Ok(orders.join(stored, in_channels))
-    }
-
     /// Wakes workers that wait for a tensor's next pass.
     fn wake(&self) {
         // Taking the lock ensures that a worker that found no step is already waiting.
@@ -447,17 +467,27 @@ impl<'a> Scan<'a> {
         worker: &mut Worker,
         id: TensorId,
         m: &TensorAnalyzer,
+        order: ElementOrder,
     ) -> Result<Analysis, ReadError> {
         let mut builder = m.histogram_type().map(|dtype| worker.builder(dtype));
         let mut read_bytes = 0;
         let found = m.run(builder.as_mut(), |elements, visit| {
-            let seen = worker.reader.with_bytes(id, elements, |_, bytes| {
+            let read = |_, bytes: &[u8]| {
                 read_bytes += bytes.len() as u64;
                 visit(bytes);
-            });
+            };
+            let seen = match order {
+                ElementOrder::Stored => worker.reader.with_bytes(id, elements, read),
+                ElementOrder::ChannelMajor => {
+                    worker.reader.with_channel_major_bytes(id, elements, read)
+                }
+            };
             seen.map(drop)
         });
-        self.progress.advance(read_bytes / m.passes());
+        // Bytes that are measured in both orders are counted once.
+        if order == ElementOrder::Stored {
+            self.progress.advance(read_bytes / m.passes());
+        }
         // After an error the builder is not empty, so it is dropped.
         worker.builders.extend(builder.filter(|_| found.is_ok()));
         found
@@ -516,7 +546,7 @@ impl<'a> Scan<'a> {
                 lock(&shared.steps).finished = pass + 1;
                 self.wake();
             }
-            None => self.finish(shared.id, Ok(shared.measurement.finish(known))),
+            None => self.finish_order(shared, shared.measurement.finish(known)),
         }
     }
 
@@ -531,16 +561,19 @@ impl<'a> Scan<'a> {
         mut visit: impl FnMut(u64, &[u8]) -> T,
     ) -> Result<Vec<T>, ReadError> {
         let m = &shared.measurement;
-        // Progress counts each byte once, however many passes there are.
+        // Progress counts each byte once, however many passes or orders there are.
+        let counts = shared.order == ElementOrder::Stored;
         let mut visit = |k, bytes: &[u8]| {
-            self.progress.advance(bytes.len() as u64 / m.passes());
+            if counts {
+                self.progress.advance(bytes.len() as u64 / m.passes());
+            }
             visit(k, bytes)
         };
         let kept: Vec<_> = {
             let mut kept = lock(&shared.kept);
             chunks.clone().map(|k| kept.remove(&k)).collect()
         };
-        if kept.iter().all(Option::is_none) {
+        if shared.order == ElementOrder::Stored && kept.iter().all(Option::is_none) {
             let first = chunks.start;
             let elements = m.chunk(first).start..m.chunk(chunks.end.saturating_sub(1)).end;
             if let Some(borrowed) = worker.reader.borrow_bytes(shared.id, elements)? {
@@ -555,7 +588,13 @@ impl<'a> Scan<'a> {
                 Some(chunk) => chunk,
                 None => {
                     let mut chunk = self.chunks.chunk(worker.buffers.pop().unwrap_or_default());
-                    worker.reader.elements_into(shared.id, m.chunk(k), &mut chunk.bytes)?;
+                    let (reader, id, bytes) = (&mut worker.reader, shared.id, &mut chunk.bytes);
+                    match shared.order {
+                        ElementOrder::Stored => reader.elements_into(id, m.chunk(k), bytes)?,
+                        ElementOrder::ChannelMajor => {
+                            reader.channel_major_into(id, m.chunk(k), bytes)?
+                        }
+                    };
                     chunk
                 }
             };
@@ -572,10 +611,35 @@ impl<'a> Scan<'a> {
     /// Abandons a tensor, and reports its first error.
     fn fail(&self, shared: &SharedTensor, error: ReadError) {
         lock(&shared.steps).claimed = u64::MAX;
-        if !std::mem::replace(&mut *lock(&shared.failed), true) {
+        let first = !std::mem::replace(&mut *lock(&shared.failed), true);
+        let of_tensor = |halves: &Arc<Halves>| !halves.failed.swap(true, Ordering::AcqRel);
+        if first && shared.halves.as_ref().is_none_or(of_tensor) {
             self.finish(shared.id, Err(error));
         }
         self.wake();
+    }
+
+    /// Reports a tensor, or keeps its analysis until it is measured in the other order too.
+    fn finish_order(&self, shared: &SharedTensor, analysis: Analysis) {
+        let Some(halves) = &shared.halves else { return self.finish(shared.id, Ok(analysis)) };
+        let both = {
+            let mut found = lock(&halves.found);
+            let [stored, channel_major] = &mut *found;
+            match shared.order {
+                ElementOrder::Stored => *stored = Some(analysis),
+                ElementOrder::ChannelMajor => *channel_major = Some(analysis),
+            }
+            match (stored.take(), channel_major.take()) {
+                (Some(stored), Some(channel_major)) => Some((stored, channel_major)),
+                (first, second) => {
+                    *found = [first, second];
+                    None
+                }
+            }
+        };
+        if let Some((stored, channel_major)) = both {
+            self.finish(shared.id, Ok(halves.orders.join(stored, channel_major)));
+        }
     }
 
     fn finish(&self, id: TensorId, found: Result<Analysis, ReadError>) {
@@ -594,10 +658,32 @@ fn merged_histogram(worker: &mut Worker, shared: &SharedTensor) -> Option<ValueH
 }
 
 impl<'a> SharedTensor<'a> {
-    fn new(id: TensorId, measurement: TensorAnalyzer<'a>) -> Self {
+    /// The same tensor twice: in storage order and in channel-major order.
+    fn in_both_orders(
+        id: TensorId,
+        [stored, channel_major]: [TensorAnalyzer<'a>; 2],
+        orders: &'a BothOrders,
+    ) -> [Arc<Self>; 2] {
+        let (found, failed) = (Mutex::default(), AtomicBool::new(false));
+        let halves = Arc::new(Halves { orders, found, failed });
+        let shared = |measurement, order| {
+            Arc::new(SharedTensor::new(id, measurement, order, Some(halves.clone())))
+        };
+        let stored = shared(stored, ElementOrder::Stored);
+        [stored, shared(channel_major, ElementOrder::ChannelMajor)]
+    }
+
+    fn new(
+        id: TensorId,
+        measurement: TensorAnalyzer<'a>,
+        order: ElementOrder,
+        halves: Option<Arc<Halves<'a>>>,
+    ) -> Self {
         let further = measurement.passes() as usize - 1;
         SharedTensor {
             id,
+            order,
+            halves,
             steps: Mutex::default(),
             kept: Mutex::default(),
             first: Mutex::new(OrderedFold::new(measurement.start())),

@@ -1,25 +1,28 @@
 //! A tensor in memory with the axes of its output channels first.
 
-use crate::tensor::Shape;
+use crate::quantization::strided_rows::transpose;
+use crate::tensor::{ChannelAxes, Shape};
 
 /// The shape and the elements of `size` bytes of a tensor with the axes of its output channels
 /// first. `None` if they are first.
 pub(super) fn channel_major(bytes: &[u8], size: usize, shape: &Shape) -> Option<(Shape, Vec<u8>)> {
-    let (major, order) = shape.channel_major()?;
-    let apart = |axis: usize| -> usize {
-        let inner = shape.dims().get(axis + 1..).unwrap_or_default();
-        inner.iter().map(|&dim| dim as usize).product()
-    };
-    let axes: Vec<(usize, usize)> =
-        major.dims().iter().zip(order).map(|(&dim, axis)| (dim as usize, apart(axis))).collect();
-    let mut out = Vec::with_capacity(bytes.len());
-    for number in 0..bytes.len() / size.max(1) {
-        let (mut rest, mut at) = (number, 0);
-        for &(dim, apart) in axes.iter().rev() {
-            at += rest % dim.max(1) * apart;
-            rest /= dim.max(1);
+    let (major, _) = shape.channel_major()?;
+    let (matrices, rows, columns) = match *shape.dims() {
+        [matrices, rows, columns] if shape.channel_axes() == ChannelAxes::FirstAndLast => {
+            (matrices, rows, columns)
         }
-        out.extend_from_slice(bytes.get(at * size..(at + 1) * size).unwrap_or_default());
+        [rows, columns, ..] => (1, rows, columns),
+        _ => return None,
+    };
+    let length = bytes.len() / (matrices.max(1) as usize);
+    let unit = length / ((rows * columns).max(1) as usize);
+    // Items of no whole element mean that the bytes are not those of the shape.
+    if unit == 0 || !unit.is_multiple_of(size) {
+        return None;
+    }
+    let mut out = vec![0; bytes.len()];
+    for (from, to) in bytes.chunks_exact(length).zip(out.chunks_exact_mut(length)) {
+        transpose(from, unit, rows as usize, columns as usize, to);
     }
     Some((major, out))
 }
@@ -27,7 +30,6 @@ pub(super) fn channel_major(bytes: &[u8], size: usize, shape: &Shape) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::ChannelAxes;
 
     #[test]
     fn output_channels_come_first() {

@@ -1,5 +1,6 @@
 //! Converts quantized values back to floats.
 
+use crate::quantization::grouped_run::GroupOrder;
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels;
 use crate::quantization::quantize_weights::QuantizedTensor;
@@ -43,12 +44,15 @@ pub(crate) fn dequantize_groups(
     let range = start..start + values.len() as u64;
     let first = groups.touched_by(&range).start;
     out.resize(values.len() * size, 0);
-    for (group, elements) in groups.segments(range) {
-        let positions = (elements.start - start) as usize..(elements.end - start) as usize;
+    let order = GroupOrder::new(groups, range);
+    let values = order.arranged(1, bytemuck::cast_slice(values));
+    let values: &[i8] = bytemuck::cast_slice(&values);
+    for (group, positions) in order.groups() {
         let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
         let bytes = positions.start * size..positions.end * size;
         if let (Some(values), Some(out)) = (values.get(positions), out.get_mut(bytes)) {
             kernels::dequantize(values, scale, to, out);
         }
     }
+    order.restore(size, out);
 }

@@ -1,6 +1,7 @@
 //! Computes the scale of every group of a tensor, and iterates over groups with their scales.
 
 use crate::quantization::calibration::{Calibration, narrowed_scale};
+use crate::quantization::grouped_run::GroupedRun;
 use crate::quantization::groups::{GroupSlice, Groups};
 use crate::quantization::qat_scales::QatScales;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
@@ -103,18 +104,22 @@ impl<'s> GroupScales<'s> {
         GroupScales { known, ..self }
     }
 
-    /// The groups of a run of elements with their scales. `bytes` are little-endian elements
-    /// of type `dtype`; `start` is the index of the first one in the tensor. Without known
-    /// scales, the run must start and end at group boundaries.
+    /// Orders a run of elements by these groups. `bytes` are little-endian elements of type
+    /// `dtype`, the first of which has the index `start` in the tensor.
+    pub(crate) fn run<'b>(&self, start: u64, dtype: FloatType, bytes: &'b [u8]) -> GroupedRun<'b> {
+        GroupedRun::new(&self.groups, start, dtype, bytes)
+    }
+
+    /// The groups of a run of elements with their scales. Without known scales, the run must
+    /// start and end at group boundaries, and the groups must not be strided.
     ///
     /// The indices in errors count from the start of the tensor.
     pub(crate) fn scaled<'b>(
         self,
-        start: u64,
-        dtype: FloatType,
-        bytes: &'b [u8],
+        run: &'b GroupedRun,
     ) -> impl Iterator<Item = ScaledGroup<'b>> + use<'b, 's> {
-        self.groups.slices(start, dtype, bytes).map(move |slice| {
+        let dtype = run.dtype();
+        run.slices().map(move |slice| {
             let scale = match self.known {
                 Some(known) => Ok(known
                     .get(slice.group as usize)
@@ -177,7 +182,8 @@ mod tests {
         let quantizer = min_max_per_channel();
         let scales = GroupScales::new(quantizer, Rounding::HalfEven, &shape, None);
         let of = |scales: GroupScales| -> Vec<(u64, u64, f32)> {
-            let groups = scales.scaled(1, FloatType::F32, &bytes);
+            let run = scales.run(1, FloatType::F32, &bytes);
+            let groups = scales.scaled(&run);
             groups.map(|g| (g.slice.group, g.slice.start, g.scale.expect("finite"))).collect()
         };
         assert_eq!(of(scales), [(0, 1, 2.0 / 127.0), (1, 3, 4.0 / 127.0)]);
@@ -191,7 +197,8 @@ mod tests {
         let bytes: Vec<u8> = [1.0f32, f32::NAN].iter().flat_map(|x| x.to_le_bytes()).collect();
         let quantizer = min_max_per_channel();
         let scales = GroupScales::new(quantizer, Rounding::HalfEven, &shape, None);
-        let group = scales.scaled(2, FloatType::F32, &bytes).next().expect("a group");
+        let run = scales.run(2, FloatType::F32, &bytes);
+        let group = scales.scaled(&run).next().expect("a group");
         assert_eq!(group.scale, Err(NotQuantizable::NonFinite { nan: 1, inf: 0, first: 3 }));
     }
 }

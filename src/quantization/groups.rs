@@ -1,5 +1,6 @@
 //! The division of a tensor's elements into groups that share a scale.
 
+use crate::quantization::strided_rows::StridedRows;
 use crate::tensor::{ChannelAxes, FloatType, Shape};
 use std::ops::Range;
 
@@ -86,6 +87,36 @@ impl Groups {
             (None, false) => self.of(range.start)..self.of(range.end - 1) + 1,
             (_, true) => self.of(range.start)..self.of(range.start),
         }
+    }
+
+    /// The parts of `range` in which every group has the same number of consecutive elements;
+    /// `None` if groups are not strided.
+    pub(super) fn strided_rows(&self, range: Range<u64>) -> Option<Vec<StridedRows>> {
+        let Strided { run, groups, span } = self.strided?;
+        let row = run * groups;
+        let mut parts = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let span_end = (at / span * span).saturating_add(span).min(range.end);
+            let row_end = (at / row * row + row).min(range.end);
+            let (rows, count, length) = if at.is_multiple_of(row) && span_end - at >= row {
+                ((span_end - at) / row, groups, run)
+            } else if at.is_multiple_of(run) && row_end - at >= run {
+                (1, (row_end - at) / run, run)
+            } else {
+                (1, 1, (at / run * run + run).min(range.end) - at)
+            };
+            let part = StridedRows {
+                start: (at - range.start) as usize,
+                rows: rows as usize,
+                groups: count as usize,
+                first_group: self.of(at),
+                run: length as usize,
+            };
+            at += part.elements() as u64;
+            parts.push(part);
+        }
+        Some(parts)
     }
 
     /// The start of the group that holds element `index`.

@@ -15,6 +15,7 @@ mod dequantize;
 mod difference;
 pub mod ggml;
 mod group_scales;
+mod grouped_run;
 mod groups;
 pub mod kernels;
 mod loss;
@@ -29,6 +30,7 @@ mod rating;
 mod scales;
 mod scheme;
 mod statistics;
+mod strided_rows;
 mod value_histogram;
 
 pub use analysis::{

@@ -62,7 +62,7 @@ impl Quantizer {
             return Err(NotQuantizable::OnlyMeasured(self.scheme));
         }
         NotQuantizable::check(&kernels::range(dtype, bytes))?;
-        let mut values = vec![0i8; bytes.len() / dtype.size()];
+        let mut values = vec![0u8; bytes.len() / dtype.size()];
         let mut scales = Vec::new();
         // Elements of strided groups do not lie side by side, so their scales are found before.
         let known = match self.scheme.groups(shape).are_strided() {
@@ -71,16 +71,21 @@ impl Quantizer {
         };
         let known = known.map(|(major, elements)| {
             let groups = GroupScales::new(*self, rounding, &major, None);
-            groups.scaled(0, dtype, &elements).map(|group| group.scale).collect()
+            let run = groups.run(0, dtype, &elements);
+            groups.scaled(&run).map(|group| group.scale).collect()
         });
         let known: Option<Vec<f32>> = known.transpose()?;
         let group_scales = GroupScales::new(*self, rounding, shape, None).known(known.as_deref());
-        for ScaledGroup { slice, scale } in group_scales.scaled(0, dtype, bytes) {
+        let run = group_scales.run(0, dtype, bytes);
+        for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
             let scale = scale?;
             let values = values.get_mut(slice.positions).unwrap_or_default();
+            let values = bytemuck::cast_slice_mut(values);
             kernels::quantize(dtype, slice.bytes, scale, rounding, values);
             scales.push(scale);
         }
+        run.order.restore(1, &mut values);
+        let values = values.into_iter().map(u8::cast_signed).collect();
         let scales = known.unwrap_or(scales);
         let (shape, scheme) = (shape.clone(), self.scheme);
         Ok(QuantizedTensor { shape, scheme, original: dtype, values, scales })

@@ -129,7 +129,9 @@ impl<'k> TensorVerifier<'k> {
         let mut seen = kernels::SeenLevels::default();
         // Returns the first difference.
         let compare = |dtype: FloatType, elements: &[u8]| {
-            for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
+            let run = group_scales.run(range.start, dtype, elements);
+            let written = run.order.arranged(1, bytemuck::cast_slice(written));
+            for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
                 let (group, x) = (slice.group, slice.bytes);
                 let expected = scale.ok().filter(|scale| !scale.is_nan());
                 let scale = scales.get((group - first) as usize).copied().unwrap_or(f32::NAN);
@@ -144,7 +146,9 @@ impl<'k> TensorVerifier<'k> {
                         return Some(format!("bias {group} is {bias}, expected {expected}"));
                     }
                 }
+                let first = slice.positions.start;
                 let written = written.get(slice.positions).unwrap_or_default();
+                let written = bytemuck::cast_slice(written);
                 let params = (scale, rounding);
                 match kernels::error_if_codes_match(dtype, x, params, written, &mut seen) {
                     Some(error) => sums.merge(&error),
@@ -153,7 +157,7 @@ impl<'k> TensorVerifier<'k> {
                         kernels::quantize(dtype, x, scale, rounding, values);
                         let made = bytemuck::cast_slice(values);
                         let at = first_difference(bytemuck::cast_slice(written), made);
-                        let index = slice.start + at.unwrap_or(0);
+                        let index = run.order.index(first + at.unwrap_or(0) as usize);
                         return Some(format!(
                             "its element {index} differs from the one computed from the source"
                         ));
@@ -193,7 +197,8 @@ impl<'k> TensorVerifier<'k> {
         let Some((dtype, elements)) = read else { return Ok(sums) };
         self.expected.clear();
         self.expected.resize(elements.len(), 0);
-        for ScaledGroup { slice, scale } in group_scales.scaled(range.start, dtype, elements) {
+        let run = group_scales.run(range.start, dtype, elements);
+        for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
             let (at, x) = (slice.positions, slice.bytes);
             let scale = scale.unwrap_or(f32::NAN);
             self.values.resize(at.len(), 0);
@@ -205,6 +210,7 @@ impl<'k> TensorVerifier<'k> {
             let qtype = quantizer.scheme.quantization_type();
             sums.merge(&kernels::error(dtype, x, kernels::Quantization { scale, qtype, rounding }));
         }
+        run.order.restore(dtype.size(), &mut self.expected);
         self.compare_floats(pair, range, dtype)?;
         Ok(sums)
     }

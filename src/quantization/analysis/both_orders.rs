@@ -9,15 +9,12 @@ use crate::quantization::analysis::results::{Analysis, Outcome};
 use crate::quantization::analysis::spec::AnalysisSpec;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
 use crate::quantization::scheme::QuantizationScheme;
-use crate::tensor::Shape;
 
 /// A spec divided by the order of the elements that its parts need.
 #[derive(Clone, Debug)]
 pub(crate) struct BothOrders {
     /// The quantizers of the whole spec.
     quantizers: Vec<Quantizer>,
-    /// The shape with the axes of output channels first.
-    pub shape: Shape,
     /// What is computed in storage order.
     pub stored: AnalysisSpec,
     /// What is computed in channel-major order.
@@ -35,9 +32,8 @@ fn has_one_scale(quantizer: &Quantizer) -> bool {
 }
 
 impl BothOrders {
-    /// Divides a spec; `None` if storage order will do for a tensor of `shape`.
-    pub(crate) fn new(spec: &AnalysisSpec, shape: &Shape) -> Option<BothOrders> {
-        let (shape, _) = shape.channel_major()?;
+    /// Divides a spec; `None` if storage order will do for any tensor.
+    pub(crate) fn new(spec: &AnalysisSpec) -> Option<BothOrders> {
         let all = spec.quantizers.iter().copied();
         let needs_channels = spec.channel_detail() != ChannelDetail::None;
         let in_channels: Vec<Quantizer> = all
@@ -54,7 +50,7 @@ impl BothOrders {
         };
         let channel_major =
             AnalysisSpec { quantizers: in_channels, histogram: false, ..spec.clone() };
-        Some(BothOrders { quantizers: spec.quantizers.clone(), shape, stored, channel_major })
+        Some(BothOrders { quantizers: spec.quantizers.clone(), stored, channel_major })
     }
 
     /// The analysis of the whole spec.

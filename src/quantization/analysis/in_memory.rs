@@ -14,8 +14,8 @@ pub fn analyze(spec: &AnalysisSpec, dtype: FloatType, shape: &Shape, bytes: &[u8
         run_in_memory(&TensorAnalyzer::new(spec, dtype, shape, None), dtype, bytes)
     };
     let stored = shape.with_contiguous_channels();
-    let orders = BothOrders::new(spec, shape).zip(channel_major(bytes, dtype.size(), shape));
-    match orders {
+    let major = channel_major(bytes, dtype.size(), shape);
+    match major.and_then(|major| Some((BothOrders::new(spec)?, major))) {
         Some((orders, (major, permuted))) => orders.join(
             run(&orders.stored, &stored, bytes),
             run(&orders.channel_major, &major, &permuted),
