@@ -70,7 +70,7 @@ impl TensorRole {
             || ["output.", "head.", "score.", "fc."].iter().any(|start| name.starts_with(start))
         {
             TensorRole::OutputHead
-        } else if rank > 2 {
+        } else if rank > 2 && name.ends_with(".weight") {
             TensorRole::Convolution
         } else {
             TensorRole::Other

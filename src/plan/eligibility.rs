@@ -110,7 +110,16 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     if tensor.shape.rank() < 2 {
         return Some(Obstacle::FewDimensions);
     }
-    is_embedding(&name).then_some(Obstacle::Embedding)
+    (is_embedding(&name) && is_table(checkpoint, id)).then_some(Obstacle::Embedding)
+}
+
+/// Returns whether a tensor with the name of an embedding can be a table that is looked up by
+/// row. The weight of a layer with a bias is a matrix that multiplies, and one of four or more
+/// dimensions is the kernel of a convolution.
+fn is_table(checkpoint: &Checkpoint, id: TensorId) -> bool {
+    let tensor = checkpoint.tensor(id);
+    let Some(module) = tensor.name.strip_suffix(".weight") else { return true };
+    tensor.shape.rank() < 4 && checkpoint.find(&format!("{module}.bias")).is_none()
 }
 
 /// Returns whether a tensor is quantized by default: it has floats, two or more dimensions, and
@@ -120,7 +129,8 @@ pub fn quantizable(checkpoint: &Checkpoint, id: TensorId) -> bool {
 }
 
 /// Returns whether the name is that of an embedding table in a common architecture, such as
-/// `embed_tokens`, `word_embeddings`, `wte` or `token_embd`. An output head is not one.
+/// `embed_tokens`, `word_embeddings`, `wte` or `token_embd`. An output head is not one, nor is
+/// `cls_token`, nor a layer of a sequence such as `time_embed.0`.
 fn is_embedding(name: &str) -> bool {
     components(name).any(|part| {
         part.starts_with(b"embed")
@@ -131,6 +141,18 @@ fn is_embedding(name: &str) -> bool {
             || part.ends_with(b"_embed_tokens")
             || matches!(part, b"wte" | b"wpe" | b"relative_attention_bias" | b"shared")
     }) && !is_projection_inside_embedding(name)
+        && !components(name).any(|part| part == b"embed_out")
+        && !is_layer_of_sequence(name)
+        && !name.ends_with("_token")
+}
+
+/// Returns whether the name is that of a numbered layer under a name in the singular, such as
+/// `time_embed.0.weight`: a sequence of layers. Lists of tables have names such as
+/// `point_embeddings.0.weight` and `embed_tokens.0.weight`.
+fn is_layer_of_sequence(name: &str) -> bool {
+    let Some(module) = name.strip_suffix(".weight") else { return false };
+    let Some((parent, number)) = module.rsplit_once('.') else { return false };
+    parent.ends_with("embed") && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Returns whether the name is that of a layer inside an embedding module that multiplies, such
@@ -168,12 +190,23 @@ mod tests {
             "transformer.wte.weight",
             "token_embd.weight",
             "embeddings.position_embeddings.weight",
+            "prompt_encoder.point_embeddings.0.weight",
+            "decoder.embed_tokens.3.weight",
+            "pos_embed",
         ] {
             assert!(is_embedding(name), "{name}");
         }
-        for name in
-            ["lm_head.weight", "layers.0.mlp.up_proj.weight", "vision.embeddings.proj.weight"]
-        {
+        for name in [
+            "lm_head.weight",
+            "embed_out.weight",
+            "layers.0.mlp.up_proj.weight",
+            "vision.embeddings.proj.weight",
+            "time_embed.0.weight",
+            "model.diffusion_model.time_embed.2.weight",
+            "cls_token",
+            "vit.embeddings.cls_token",
+            "backbone.layers.0.mixer.a_log",
+        ] {
             assert!(!is_embedding(name), "{name}");
         }
         for name in
