@@ -5,6 +5,7 @@ use crate::app::pager::{Line, Pager};
 use crate::app::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{Preset, Rating, Thresholds};
+use crate::tensor::ChannelAxes;
 use crate::text::figures::{bytes, count, counted, parameters, percent};
 
 /// Files, sizes and metadata. `config` is the text of `config.json`, once it has been read.
@@ -74,12 +75,22 @@ pub(crate) fn metadata(
     Pager::new("Metadata", lines)
 }
 
-/// The schemes of int8, each with its meaning.
-pub(crate) const SCHEME_MEANINGS: [(&str, &str); 3] = [
-    ("per tensor", "one scale per tensor; supported everywhere"),
-    ("per channel", "one scale per output channel, along axis 0"),
-    ("block n", "one scale per n elements along the last axis"),
-];
+/// The schemes of int8, each with its meaning; for a tensor, with the axes of its output
+/// channels.
+pub(crate) fn scheme_meanings(axes: Option<ChannelAxes>) -> [(&'static str, &'static str); 3] {
+    let per_channel = match axes {
+        None => "one scale per output channel",
+        Some(ChannelAxes::First) => "one scale per output channel, along axis 0",
+        Some(ChannelAxes::Second) => "one scale per output channel, along axis 1",
+        Some(ChannelAxes::FirstTwo) => "one scale per output channel, along axes 0 and 1",
+        Some(ChannelAxes::FirstAndLast) => "one scale per output channel, along axes 0 and 2",
+    };
+    [
+        ("per tensor", "one scale per tensor; supported everywhere"),
+        ("per channel", per_channel),
+        ("block n", "one scale per n elements along the last axis"),
+    ]
+}
 
 /// The meaning of a preset of compressed-tensors.
 pub(crate) fn preset_said(preset: Preset) -> &'static str {
@@ -165,7 +176,7 @@ pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
         Line::Blank,
         Line::Heading("Schemes".to_owned()),
     ];
-    lines.extend(SCHEME_MEANINGS.map(|(scheme, meaning)| Line::field(scheme, meaning)));
+    lines.extend(scheme_meanings(None).map(|(scheme, meaning)| Line::field(scheme, meaning)));
     lines.extend([
         Line::field("channel − tensor", "a column: how far one SQNR is above the other"),
         Line::Blank,

@@ -485,7 +485,8 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         say("", theme.dim);
         let presets = rows.iter().filter_map(|row| Some((&*row.name, row.scheme.preset()?)));
         let presets = presets.map(|(name, preset)| (name, texts::preset_said(preset)));
-        let said = texts::SCHEME_MEANINGS.into_iter().chain(match is_int8 {
+        let axes = app.model.checkpoint.tensor(id).shape.channel_axes();
+        let said = texts::scheme_meanings(Some(axes)).into_iter().chain(match is_int8 {
             true => Some(("fp8, int4", "for comparison; the target holds int8")),
             false => None,
         });
