@@ -15,6 +15,7 @@ mod loose_files;
 mod mlx;
 mod partitions;
 mod presets;
+mod public_reports;
 mod qat_scales;
 mod static_inputs;
 mod targets;

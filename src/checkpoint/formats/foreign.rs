@@ -97,7 +97,9 @@ pub(super) fn describe_zip(members: &[Member]) -> String {
 
 fn of(head: &[u8], goes_on: bool) -> Option<String> {
     if head.iter().all(|&byte| byte == 0) {
-        return Some("its first bytes are all zero; the download did not finish".to_owned());
+        return Some(
+            "a file whose first bytes are all zero; the download did not finish".to_owned(),
+        );
     }
     if is_onnx(head) {
         return Some(
