@@ -81,3 +81,43 @@ fn a_limit_is_kept_with_the_scales_that_are_written() {
     let written = receipt["quantized"][0]["sqnr_db"].as_f64().expect("a figure");
     assert!((30.0..40.0).contains(&written), "{receipt}");
 }
+
+/// Neither the layers of a time embedding nor a class token, nor the state matrix of Mamba, are
+/// tables, whatever their names contain.
+#[test]
+fn roles_are_not_guessed_from_a_word_in_the_name() {
+    let directory = tempdir().expect("a directory");
+    let path = directory.path().join("m.safetensors");
+    let tensors = [
+        weights("time_embed.0.weight", &[32, 16]),
+        weights("class_embed.weight", &[8, 16]),
+        weights("class_embed.bias", &[8]),
+        weights("embeddings.patch_embedding.weight", &[8, 3, 4, 4]),
+        weights("embeddings.cls_token", &[1, 1, 16]),
+        weights("mixer.A_log", &[32, 16]),
+        weights("query_embed.weight", &[8, 16]),
+        weights("text_embeddings.word_embeddings.weight", &[8, 16]),
+    ];
+    write(&path, &tensors, &[]);
+    let found = json(&["inspect", path.to_str().expect("text")]);
+    let rows = found["tensors"].as_array().expect("a list");
+    let reason = |name: &str| {
+        let row = rows.iter().find(|row| row["name"] == name).expect("listed");
+        row["reason"].as_str().unwrap_or_default().to_owned()
+    };
+    for tensor in &tensors {
+        let expected = match tensor.name.as_str() {
+            "class_embed.bias" => "it has fewer than two dimensions",
+            "query_embed.weight" => "it is an embedding",
+            name if name.ends_with("word_embeddings.weight") => "it is an embedding",
+            _ => "",
+        };
+        assert_eq!(reason(&tensor.name), expected, "{}", tensor.name);
+    }
+    let roles = found["summary"]["roles"].as_array().expect("a list");
+    let count = |role: &str| {
+        let of = roles.iter().find(|row| row["role"] == role).map(|row| &row["tensors"]);
+        of.and_then(Value::as_u64).unwrap_or(0)
+    };
+    assert_eq!((count("embedding"), count("convolution"), count("other")), (2, 1, 4));
+}
