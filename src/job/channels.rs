@@ -74,19 +74,51 @@ pub fn run(
         let found = &found;
         move |_, k| {
             let numbers = k * at_once..channels.min((k + 1) * at_once);
-            for number in numbers {
-                let channel = channel(&mut reader, request, number * length, length)?;
+            let measured = match length <= CHUNK_ELEMENTS {
+                true => together(&mut reader, request, numbers.clone(), length)?,
+                false => vec![channel(&mut reader, request, numbers.start * length, length)?],
+            };
+            for (number, channel) in numbers.clone().zip(measured) {
                 if let Some(place) = lock(found).get_mut(number as usize) {
                     *place = channel;
                 }
-                progress.advance(checkpoint.bytes(request.tensor) / channels);
             }
+            let bytes = checkpoint.bytes(request.tensor) / channels;
+            progress.advance(bytes.saturating_mul(numbers.end - numbers.start));
             Ok(())
         }
     })?;
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// Measures several channels, which are read at once: those that are not contiguous are read
+/// row by row.
+fn together(
+    reader: &mut Reader,
+    request: &Request,
+    numbers: std::ops::Range<u64>,
+    length: u64,
+) -> Result<Vec<Channel>, ReadError> {
+    let elements = numbers.start * length..numbers.end * length;
+    let measured = reader.with_channel_major_bytes(request.tensor, elements, |dtype, bytes| {
+        let channels = bytes.chunks_exact((length as usize * dtype.size()).max(1));
+        channels
+            .map(|bytes| {
+                let range = kernels::range(dtype, bytes);
+                let Some(own) = own_scale(&range) else { return without_scale(&range) };
+                let error = |scale| {
+                    let how = quantization(scale, request.rounding);
+                    kernels::error(dtype, bytes, how).statistics().sqnr_db
+                };
+                let (own_db, shared_db) = (error(own), error(request.shared));
+                Channel { absmax: range.absmax(), shared_db, own_db }
+            })
+            .collect()
+    })?;
+    Ok(measured.unwrap_or_default())
+}
+
+/// Measures a channel that is longer than a chunk.
 fn channel(
     reader: &mut Reader,
     request: &Request,
@@ -100,14 +132,8 @@ fn channel(
             range.merge(&kernels::range(dtype, bytes));
         })?;
     }
-    let quantizer =
-        Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_CHANNEL };
-    let own = range.is_finite().then(|| quantizer.scale_for(range.absmax(), FloatType::F32).ok());
-    let Some(own) = own.flatten() else {
-        return Ok(Channel { absmax: range.absmax(), shared_db: f64::NAN, own_db: f64::NAN });
-    };
-    let how =
-        |scale| Quantization { scale, qtype: QuantizationType::QInt8, rounding: request.rounding };
+    let Some(own) = own_scale(&range) else { return Ok(without_scale(&range)) };
+    let how = |scale| quantization(scale, request.rounding);
     let (mut by_own, mut by_shared) = (ErrorSums::default(), ErrorSums::default());
     for at in pieces() {
         each(reader, request, at, start + length, |dtype, bytes| {
@@ -120,6 +146,22 @@ fn channel(
         shared_db: by_shared.statistics().sqnr_db,
         own_db: by_own.statistics().sqnr_db,
     })
+}
+
+/// The scale that a channel of this range has by itself; `None` if it has none.
+fn own_scale(range: &Range) -> Option<f32> {
+    let quantizer =
+        Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_CHANNEL };
+    let finite = range.is_finite();
+    finite.then(|| quantizer.scale_for(range.absmax(), FloatType::F32).ok()).flatten()
+}
+
+fn without_scale(range: &Range) -> Channel {
+    Channel { absmax: range.absmax(), shared_db: f64::NAN, own_db: f64::NAN }
+}
+
+fn quantization(scale: f32, rounding: Rounding) -> Quantization {
+    Quantization { scale, qtype: QuantizationType::QInt8, rounding }
 }
 
 fn each(
