@@ -56,7 +56,7 @@ impl TensorRole {
         let name = row.tensor.name.to_ascii_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
         let rank = row.tensor.shape.rank();
-        if rank < 2 {
+        if rank < 2 || row.obstacle == Some(Obstacle::Bias) {
             TensorRole::Vector
         } else if has(&["expert", "_exps", ".moe."]) {
             TensorRole::Experts

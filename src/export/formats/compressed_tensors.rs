@@ -19,7 +19,7 @@ use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{Plan, dividing_block};
-use crate::quantization::{QuantizationScheme, ScaleStorage, narrowed_scale};
+use crate::quantization::{QuantizationScheme, narrowed_scale};
 use crate::tensor::{DType, Shape, TensorId, write_f64};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -50,6 +50,13 @@ impl Packing {
             Packing::IntQuantized => "int-quantized",
             Packing::PackQuantized => "pack-quantized",
         }
+    }
+
+    fn container(self) -> Container {
+        Container::CompressedTensors(match self {
+            Packing::IntQuantized => LinearScheme::W8A8,
+            Packing::PackQuantized => LinearScheme::W8A16,
+        })
     }
 }
 
@@ -95,11 +102,6 @@ impl FormatWriter for CompressedTensors {
 
     fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
         model_obstacle(checkpoint)
-    }
-
-    /// The type of the weights. No loader supports F64 scales.
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::ElementType
     }
 
     fn lay_out(
@@ -175,7 +177,7 @@ impl CompressedTensors {
     fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
         let quantizer = plan.get(id)?;
         let tensor = checkpoint.tensor(id);
-        let scale_type = self.scale_storage().scale_type(tensor.dtype.float()?);
+        let scale_type = self.packing.container().scale_storage().scale_type(tensor.dtype.float()?);
         let values = |stored_as| MadeFrom::Values { tensor: id, quantizer, stored_as };
         let mut entries = Vec::new();
         match self.packing {

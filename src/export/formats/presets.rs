@@ -18,9 +18,7 @@ use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::rules::{FusionUnits, experts_of};
 use crate::plan::{PRESET_SCHEMES, Plan};
-use crate::quantization::{
-    Preset, PresetGroup, PresetPart, QuantizationScheme, ScaleStorage, shape_bytes,
-};
+use crate::quantization::{Preset, PresetGroup, PresetPart, QuantizationScheme, shape_bytes};
 use crate::tensor::{FloatType, TensorId};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -55,10 +53,6 @@ impl FormatWriter for Presets {
 
     fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
         model_obstacle(checkpoint)
-    }
-
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::ElementType
     }
 
     fn lay_out(
