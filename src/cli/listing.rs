@@ -5,6 +5,7 @@ use super::scan::Found;
 use super::target::MeasuredFor;
 use crate::checkpoint::{Checkpoint, ReadError};
 use crate::export::SaveError;
+use crate::plan::gguf_mix::becomes_f16;
 use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::target::Container;
 use crate::plan::{Obstacle, Selection};
@@ -12,7 +13,7 @@ use crate::quantization::{
     Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, diagnostics,
 };
 use crate::report::document::{Scale, Tensor, Totals};
-use crate::tensor::{TensorId, TensorInfo};
+use crate::tensor::{FloatType, TensorId, TensorInfo};
 use crate::text::{figures, names};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -29,6 +30,8 @@ pub(super) struct Row<'a> {
     pub obstacle: Option<Obstacle>,
     /// Whether `quantize` with the same selection would quantize it.
     selected: bool,
+    /// Whether the target stores it as F16, because no block divides its rows.
+    becomes_f16: bool,
     /// Why it could not be measured or quantized, if that is an error.
     failure: Option<Failure<'a>>,
 }
@@ -57,6 +60,7 @@ impl<'a> Row<'a> {
             analysis: None,
             obstacle: None,
             selected: false,
+            becomes_f16: false,
             failure: None,
         };
         match found {
@@ -85,6 +89,8 @@ impl<'a> Row<'a> {
         row.reason = reason.as_ref().map(Reason::to_string);
         if let Some(why) = measured_for.scheme_obstacle(tensor).filter(|_| selected) {
             row.selected = false;
+            row.becomes_f16 =
+                measured_for.container() == Container::Gguf && becomes_f16(checkpoint, id);
             row.reason.get_or_insert(why);
         }
         row.obstacle = match reason {
@@ -205,6 +211,7 @@ impl ListingSummary {
         let TensorInfo { shape, bytes, .. } = row.tensor;
         let after = match row.selected {
             true => self.container.bytes(self.scheme, row.tensor),
+            false if row.becomes_f16 => shape.elements() * FloatType::F16.size() as u64,
             false => *bytes,
         };
         self.totals.tensors += 1;

@@ -32,7 +32,7 @@ use crate::quantization::{
     AnalysisSpec, Calibration, ErrorDetail, NotQuantizable, Outcome, Preset, QuantizationScheme,
     Quantizer, Rounding, Thresholds,
 };
-use crate::tensor::{BlockType, TensorId};
+use crate::tensor::{BlockType, FloatType, TensorId};
 use crate::text::figures::counted;
 use crate::text::names;
 use crate::text::size::SizeLimit;
@@ -465,16 +465,17 @@ impl Quantize {
             // The loader takes none: say why.
             Err(SelectionError::Nothing { path, .. }) if !warnings.is_empty() => {
                 let why = format!("nothing to quantize: {}", warnings.join("; "));
-                return Err(SaveError::Unfit { path, why }.into());
+                return Err(UsageError::options(&path, why).into());
             }
             tensors => tensors?,
         };
         let schemes = self.schemes(checkpoint, format, &tensors, importance);
         let (tensors, mut refused) =
             self.without_undivided(checkpoint, format, &schemes, tensors, &mut warnings)?;
-        if tensors.is_empty() {
+        // Rows of a GGUF that no block divides become F16.
+        if tensors.is_empty() && format != OutputFormat::Gguf {
             let why = format!("nothing to quantize: {}", warnings.join("; "));
-            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why }.into());
+            return Err(UsageError::options(checkpoint.path(), why).into());
         }
         if self.partition.partition.is_some() {
             let mut kept = tensors.into_iter().map(|id| (id, Vec::new())).collect();
@@ -808,7 +809,14 @@ impl Quantize {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, mode);
             let tensor = checkpoint.tensor(*id);
             let least = self.min_sqnr.map(|least| least.0);
-            (*id, budget::options(tensor, outcomes, format.container(), least, output))
+            let mut options = budget::options(tensor, outcomes, format.container(), least, output);
+            if mode == ActivationMode::Static {
+                let float = tensor.dtype.float().unwrap_or(FloatType::F32);
+                let scale = format.scale_storage().scale_bytes(float);
+                let quantized = options.iter_mut().filter(|choice| choice.quantizer.is_some());
+                quantized.for_each(|choice| choice.bytes += scale);
+            }
+            (*id, options)
         };
         let options: HashMap<TensorId, Vec<Choice>> = outcomes.iter().map(options).collect();
         let units = rules.units().grouped(outcomes.iter().map(|(id, _)| *id)).into_iter();

@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::{Error, UsageError};
 use crate::cli::options::SchemeArgs;
-use crate::export::{OutputFormat, SaveError, WeightLayout};
+use crate::export::{OutputFormat, WeightLayout};
 use crate::plan::gguf_mix::GgufMix;
 use crate::plan::rules::TargetRules;
 use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
@@ -80,7 +80,7 @@ impl MeasuredForArgs {
             return Err(refuse(TargetError::CannotStore { scheme, format }));
         }
         if let Some(why) = OutputFormat::of(container).unfit(checkpoint) {
-            return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why }.into());
+            return Err(UsageError::options(checkpoint.path(), why).into());
         }
         let rules = TargetRules::new(checkpoint, &target)?;
         // A block size that the user leaves to the model is that of the tensors to quantize.

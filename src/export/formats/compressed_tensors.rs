@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
 use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::model_directory::model_obstacle;
+use crate::export::formats::model_directory::{check_file_name, model_obstacle};
 use crate::export::formats::provenance::note_quantizers;
 use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
@@ -133,7 +133,8 @@ impl FormatWriter for CompressedTensors {
                 metadata
             },
             output_plan,
-        )
+        )?;
+        check_file_name(checkpoint, plan, output_plan).map_err(refuse)
     }
 
     fn check_container(&self, file: &Path) -> Result<(), String> {

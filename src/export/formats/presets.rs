@@ -9,7 +9,7 @@ use crate::export::compensated::{COMPENSATED_KEY, OWNERS_SCALES_KEY};
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::compressed_tensors::entry;
-use crate::export::formats::model_directory::{model_obstacle, part_taken};
+use crate::export::formats::model_directory::{check_file_name, model_obstacle, part_taken};
 use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::module_patterns;
@@ -82,7 +82,8 @@ impl FormatWriter for Presets {
             list_names(checkpoint, entries, list, &mut metadata);
             metadata
         };
-        shards::lay_out(checkpoint, shards, &note, output_plan)
+        shards::lay_out(checkpoint, shards, &note, output_plan)?;
+        check_file_name(checkpoint, plan, output_plan).map_err(refuse)
     }
 
     fn check_container(&self, file: &Path) -> Result<(), String> {
