@@ -314,7 +314,6 @@ fn choices(
     let metrics = model.measurement(id).metrics()?;
     let mut choices = vec![Choice::kept(tensor)];
     let mut measured = false;
-    let container = model.plan().target.container();
     let allowed = || schemes.iter().filter(|(_, allowed)| *allowed);
     for &(scheme, _) in allowed() {
         let quantizer = model.default_quantizer(id, scheme);
@@ -322,7 +321,8 @@ fn choices(
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
                 let share = share(model, id, quantizer).unwrap_or(*noise_share);
-                choices.push(Choice::quantized(tensor, container, quantizer, share));
+                let choice = Choice::quantized(tensor, quantizer, share);
+                choices.push(Choice { bytes: model.bytes(id, scheme), ..choice });
             }
             Some(Cost::Impossible(_)) => measured = true,
             None => {}
@@ -344,8 +344,7 @@ fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
         Cost::Error { noise_share, .. } => {
             let tensor = model.checkpoint.tensor(id);
             let share = share(model, id, quantizer).unwrap_or(*noise_share);
-            let container = plan.target.container();
-            Some(Choice::quantized(tensor, container, quantizer, share).error)
+            Some(Choice::quantized(tensor, quantizer, share).error)
         }
         Cost::Impossible(_) => None,
     }

@@ -6,7 +6,7 @@ use crate::app::tensor_metrics::TensorMetrics;
 use crate::job::clip::{ClipMeasurement, Request};
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
-    ScaleStorage, ValueHistogram,
+    ValueHistogram,
 };
 use crate::tensor::TensorId;
 
@@ -129,16 +129,10 @@ impl HistogramView {
     }
 
     /// The clip to measure now, if only an estimate is known and it was not requested yet.
-    pub fn request_clip(
-        &mut self,
-        tensor: TensorId,
-        rounding: Rounding,
-        scale_storage: ScaleStorage,
-    ) -> Option<Request> {
+    pub fn request_clip(&mut self, tensor: TensorId, rounding: Rounding) -> Option<Request> {
         let clipped = self.clipped.filter(|clipped| !clipped.exact && self.of == Some(tensor))?;
         let calibration = self.calibration();
-        let clip = beyond(clipped.clip);
-        let request = Request { tensor, calibration, clip, rounding, scale_storage };
+        let request = Request { tensor, calibration, clip: beyond(clipped.clip), rounding };
         let stands = Some((self.position, rounding));
         let asked = std::mem::replace(&mut self.measuring, stands) == stands;
         (!asked).then_some(request)
@@ -160,21 +154,14 @@ impl HistogramView {
     }
 
     /// Estimates the error of the clip, if it is not known yet.
-    pub fn estimate(
-        &mut self,
-        id: TensorId,
-        metrics: &TensorMetrics,
-        rounding: Rounding,
-        scale_storage: ScaleStorage,
-    ) {
+    pub fn estimate(&mut self, id: TensorId, metrics: &TensorMetrics, rounding: Rounding) {
         let share = self.share();
         if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
             return;
         }
         let Some(Ok(histogram)) = self.histogram(id, metrics) else { return };
-        let spec = AnalysisSpec { scale_storage, ..AnalysisSpec::errors(Vec::new(), rounding) };
-        let clipped = clip(histogram, metrics, self.calibration(), &spec);
-        let best = self.best.or_else(|| clip(histogram, metrics, Calibration::Mse, &spec));
+        let clipped = clip(histogram, metrics, self.calibration(), rounding);
+        let best = self.best.or_else(|| clip(histogram, metrics, Calibration::Mse, rounding));
         (self.clipped, self.best) = (clipped, best);
     }
 }
@@ -183,8 +170,9 @@ fn clip(
     histogram: &ValueHistogram,
     metrics: &TensorMetrics,
     calibration: Calibration,
-    spec: &AnalysisSpec,
+    rounding: Rounding,
 ) -> Option<Clipped> {
+    let spec = AnalysisSpec::errors(Vec::new(), rounding);
     let scheme = QuantizationScheme::PER_TENSOR;
     let outcome = spec.outcome_of(histogram, Quantizer { calibration, scheme });
     let found = outcome.result.ok()?;

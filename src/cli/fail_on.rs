@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::Error;
 use crate::cli::measured::Measured;
-use crate::cli::target::MeasuredFor;
+use crate::plan::quantizable;
 use crate::text::figures;
 use std::str::FromStr;
 
@@ -36,12 +36,7 @@ impl FromStr for FailOn {
 
 impl FailOn {
     /// Why a tensor meets the condition; `None` if it does not.
-    fn violation(
-        self,
-        checkpoint: &Checkpoint,
-        measured_for: &MeasuredFor,
-        measured: &Measured,
-    ) -> Option<String> {
+    fn violation(self, checkpoint: &Checkpoint, measured: &Measured) -> Option<String> {
         let statistics = measured.statistics()?;
         match self {
             FailOn::Nan => (statistics.nan > 0).then(|| format!("{} NaN", statistics.nan)),
@@ -49,8 +44,7 @@ impl FailOn {
                 (statistics.inf > 0).then(|| format!("{} infinite values", statistics.inf))
             }
             FailOn::Below(limit) => {
-                let by_default = measured_for.reason(checkpoint, measured.id).is_none();
-                let db = measured.sqnr_db().filter(|_| by_default)?;
+                let db = measured.sqnr_db().filter(|_| quantizable(checkpoint, measured.id))?;
                 let shown = |db| figures::decibels(db);
                 (db < limit).then(|| format!("SQNR {} is below {}", shown(db), shown(limit)))
             }
@@ -62,13 +56,10 @@ impl FailOn {
 pub(super) fn check(
     conditions: &[FailOn],
     checkpoint: &Checkpoint,
-    measured_for: &MeasuredFor,
     measured: &[Measured],
 ) -> Result<(), Error> {
     let first_violation = |measured: &Measured| {
-        conditions
-            .iter()
-            .find_map(|condition| condition.violation(checkpoint, measured_for, measured))
+        conditions.iter().find_map(|condition| condition.violation(checkpoint, measured))
     };
     let mut violations =
         measured.iter().filter_map(|measured| Some((measured.id, first_violation(measured)?)));

@@ -6,9 +6,11 @@ use crate::plan::Obstacle;
 use crate::quantization::{QuantizationMode, QuantizationScheme, QuantizationType};
 use crate::report::document::Totals;
 use crate::text::{figures, names};
+use aho_corasick::AhoCorasick;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::LazyLock;
 
 /// The scheme of the size in int4: common block size, one F32 scale per block.
 const INT4: QuantizationScheme =
@@ -53,30 +55,63 @@ impl TensorRole {
             Some(Obstacle::OptimizerState) => return TensorRole::Optimizer,
             _ => {}
         }
-        let name = row.tensor.name.to_ascii_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-        let rank = row.tensor.shape.rank();
-        if rank < 2 || row.obstacle == Some(Obstacle::Bias) {
-            TensorRole::Vector
-        } else if has(&["expert", "_exps", ".moe."]) {
-            TensorRole::Experts
-        } else if has(&["attn", "attention", "q_proj", "k_proj", "v_proj", "o_proj", "qkv"]) {
-            TensorRole::Attention
-        } else if has(&["mlp", "ffn", "feed_forward", "feedforward", "intermediate", "fc1", "fc2"])
-            || has(&["up_proj", "down_proj", "gate_proj", "output.dense"])
-        {
-            TensorRole::Mlp
-        } else if has(&["lm_head", "classifier", "embed_out"])
-            || ["output.", "head.", "score.", "fc."].iter().any(|start| name.starts_with(start))
-        {
-            TensorRole::OutputHead
-        } else if rank > 2 && name.ends_with(".weight") {
-            TensorRole::Convolution
-        } else {
-            TensorRole::Other
+        match row.tensor.shape.rank() {
+            0 | 1 => TensorRole::Vector,
+            rank => TensorRole::of_name(&row.tensor.name).unwrap_or({
+                let is_kernel = rank > 2 && row.tensor.name.ends_with(".weight");
+                if is_kernel { TensorRole::Convolution } else { TensorRole::Other }
+            }),
         }
     }
+
+    /// The role that words in the name stand for. If there are several, the first of
+    /// [`ROLE_WORDS`] decides.
+    fn of_name(name: &str) -> Option<TensorRole> {
+        static WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+            let words = ROLE_WORDS.iter().map(|(word, _)| word);
+            AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()
+        });
+        let found = WORDS.as_ref()?.find_overlapping_iter(name);
+        let first = found.map(|word| word.pattern().as_usize()).min();
+        let role = first.and_then(|word| ROLE_WORDS.get(word)).map(|(_, role)| *role);
+        let is_head = |start: &str| {
+            name.get(..start.len()).is_some_and(|name| name.eq_ignore_ascii_case(start))
+        };
+        let is_start = || HEAD_STARTS.into_iter().any(is_head).then_some(TensorRole::OutputHead);
+        role.or_else(is_start)
+    }
 }
+
+/// Words in names with the roles they stand for.
+const ROLE_WORDS: [(&str, TensorRole); 24] = [
+    ("expert", TensorRole::Experts),
+    ("_exps", TensorRole::Experts),
+    (".moe.", TensorRole::Experts),
+    ("attn", TensorRole::Attention),
+    ("attention", TensorRole::Attention),
+    ("q_proj", TensorRole::Attention),
+    ("k_proj", TensorRole::Attention),
+    ("v_proj", TensorRole::Attention),
+    ("o_proj", TensorRole::Attention),
+    ("qkv", TensorRole::Attention),
+    ("mlp", TensorRole::Mlp),
+    ("ffn", TensorRole::Mlp),
+    ("feed_forward", TensorRole::Mlp),
+    ("feedforward", TensorRole::Mlp),
+    ("intermediate", TensorRole::Mlp),
+    ("fc1", TensorRole::Mlp),
+    ("fc2", TensorRole::Mlp),
+    ("up_proj", TensorRole::Mlp),
+    ("down_proj", TensorRole::Mlp),
+    ("gate_proj", TensorRole::Mlp),
+    ("output.dense", TensorRole::Mlp),
+    ("lm_head", TensorRole::OutputHead),
+    ("classifier", TensorRole::OutputHead),
+    ("embed_out", TensorRole::OutputHead),
+];
+
+/// Starts of the names of output heads.
+const HEAD_STARTS: [&str; 4] = ["output.", "head.", "score.", "fc."];
 
 /// Number, elements and bytes of some tensors.
 #[derive(Clone, Copy, Debug, Default, Serialize)]

@@ -10,7 +10,8 @@ use crate::quantization::compensation::Compensation;
 use crate::quantization::ggml::{Importance, dequantize_blocks, quantize_elements};
 use crate::quantization::{
     Chunks, EncodedRows, ErrorSums, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart,
-    Quantizer, Rounding, ScaledGroup, dequantize_groups, difference, kernels, narrowed_scale,
+    Quantizer, Rounding, ScaledGroup, SeenCodes, dequantize_groups, difference, kernels,
+    narrowed_scale,
 };
 use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
 use std::fs::File;
@@ -288,18 +289,17 @@ impl<'c> ChunkEncoder<'c> {
         let error = &mut self.error;
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, &info.shape, absmax);
-            let mut seen = [false; 256];
+            let mut seen = SeenCodes::new(preset);
             let each = |x: &[f32], levels: &[f32], row: &[f32]| {
                 restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
                 if let Some(error) = error {
                     error.merge(&kernels::restored_error(x, row));
-                    coder.mark_codes(levels, &mut seen);
+                    seen.mark(levels);
                 }
             };
             coder.restore(bytes, each, |_, _| {})?;
             if let Some(error) = error {
-                let levels = (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect();
-                error.merge(&ErrorSums { levels, ..ErrorSums::default() });
+                error.merge(&ErrorSums { levels: seen.levels(), ..ErrorSums::default() });
             }
             Ok::<_, NotQuantizable>(())
         })?;

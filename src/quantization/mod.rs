@@ -64,4 +64,4 @@ pub(crate) use analysis::{
 pub(crate) use calibration::narrowed_scale;
 pub(crate) use dequantize::dequantize_groups;
 pub(crate) use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
-pub(crate) use presets::{CompensatedError, EncodedRows, PresetCoder, shape_bytes};
+pub(crate) use presets::{CompensatedError, EncodedRows, PresetCoder, SeenCodes, shape_bytes};

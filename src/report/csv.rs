@@ -69,7 +69,7 @@ fn record<W: Write>(report: &Report, row: &Row, csv: &mut CsvWriter<W>) -> io::R
     csv.value(row.marked)?;
     csv.value(row.quantizer.scheme)?;
     csv.value(row.quantizer.calibration)?;
-    csv.value(report.container.bytes(row.quantizer.scheme, tensor))?;
+    csv.value(row.quantizer.scheme.bytes(&tensor.shape, 4))?;
     let cost = row.cost();
     let error = cost.map(|cost| &cost.error);
     csv.number(error.map(|e| e.sqnr_db))?;

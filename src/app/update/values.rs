@@ -40,8 +40,7 @@ impl App {
                 _ => None,
             },
         };
-        let scale_storage = self.model.scale_storage();
-        Some(Quantization { quantizer, rounding, scale_storage, scale })
+        Some(Quantization { quantizer, rounding, scale })
     }
 
     fn shape(&self, id: TensorId) -> &crate::tensor::Shape {

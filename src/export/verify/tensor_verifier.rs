@@ -12,8 +12,8 @@ use crate::export::output_plan::KnownScales;
 use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
 use crate::quantization::ggml::quantize_elements;
 use crate::quantization::{
-    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, ScaledGroup, difference,
-    kernels,
+    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, ScaledGroup, SeenCodes,
+    difference, kernels,
 };
 use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
 use std::ops::Range;
@@ -225,12 +225,12 @@ impl<'k> TensorVerifier<'k> {
         let shape = &self.pairing.source.tensor(pair.source).shape;
         let absmax = absmax(self.known, pair.source);
         let (mut sums, mut restored) = (ErrorSums::default(), Vec::new());
-        let mut seen = [false; 256];
+        let mut seen = SeenCodes::new(preset);
         let found = self.source.with_bytes(pair.source, range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             let each = |x: &[f32], levels: &[f32], row: &[f32]| {
                 sums.merge(&kernels::restored_error(x, row));
-                coder.mark_codes(levels, &mut seen);
+                seen.mark(levels);
                 restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
             };
             coder.restore(bytes, each, |_, _| {}).map(|()| dtype)
@@ -238,7 +238,7 @@ impl<'k> TensorVerifier<'k> {
         let Some(Ok(dtype)) = found else {
             return Err(self.mismatch(pair, "its source cannot be quantized".into()));
         };
-        sums.levels = (0..=u8::MAX).filter(|&code| seen[usize::from(code)]).collect();
+        sums.levels = seen.levels();
         kernels::convert(FloatType::F32, &restored, dtype, &mut self.expected);
         self.compare_floats(pair, range, dtype)?;
         Ok(sums)

@@ -9,9 +9,8 @@ use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
 use crate::quantization::kernels;
 use crate::quantization::loss::Loss;
 use crate::quantization::preset::Preset;
-use crate::quantization::presets::PresetCoder;
+use crate::quantization::presets::{PresetCoder, SeenCodes};
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
-use crate::quantization::statistics::LevelSet;
 use crate::tensor::{FloatType, Shape};
 
 /// A quantizer whose scheme encodes whole rows.
@@ -72,14 +71,14 @@ impl CodedQuantizer {
         let absmax = self.shared_absmax.unwrap_or(absmax);
         let coder = PresetCoder::new(self.preset, self.dtype, &self.shape, absmax);
         let mut quantized = Quantized::empty(spec);
-        let (mut channels, mut seen) = (Vec::new(), [false; 256]);
+        let (mut channels, mut seen) = (Vec::new(), SeenCodes::new(self.preset));
         let mut scales = quantized.scales.clone();
         let mut row = chunk.start / coder.columns() as u64;
         let each_row = |x: &[f32], levels: &[f32], restored: &[f32]| {
             let loss = match spec.errors {
                 ErrorDetail::Full => {
                     let sums = kernels::restored_error(x, restored);
-                    coder.mark_codes(levels, &mut seen);
+                    seen.mark(levels);
                     quantized.add(&sums);
                     Loss::from(&sums)
                 }
@@ -97,8 +96,7 @@ impl CodedQuantizer {
         coder.restore(chunk.bytes, each_row, |clip, scale| scales.push(clip, scale))?;
         quantized.scales = scales;
         if let Some(error) = &mut quantized.error {
-            let codes = (0..=u8::MAX).filter(|&code| seen[usize::from(code)]);
-            error.levels.merge(&codes.collect::<LevelSet>());
+            error.levels.merge(&seen.levels());
         }
         Ok(ChunkResult { quantized, channels })
     }

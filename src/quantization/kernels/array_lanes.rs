@@ -3,9 +3,9 @@
 /// Number of elements processed in parallel: one AVX-512 vector of f32, two of AVX2, four of SSE2.
 /// Every sum has this many partial sums on every machine, so the order of additions is always the
 /// same.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
-pub(super) type Lanes<T> = [T; LANES];
+pub(crate) type Lanes<T> = [T; LANES];
 
 /// Number of 16-bit elements that take as much space as [`LANES`] f32.
 pub(super) const PAIR: usize = 2 * LANES;
@@ -14,9 +14,21 @@ pub(super) const PAIR: usize = 2 * LANES;
 /// to an integer, half to even, and leaves the integer in the low bits.
 pub(super) const ROUNDING_MAGIC: f32 = 12_582_912.0;
 
+/// Rounds a number of magnitude below 2²² to an integer, half to even. Zero becomes positive.
+#[inline(always)]
+pub(crate) fn round_half_even(x: f32) -> f32 {
+    (x + ROUNDING_MAGIC) - ROUNDING_MAGIC
+}
+
+/// Returns the low byte of an integer of magnitude below 2²².
+#[inline(always)]
+pub(crate) fn integer_byte(x: f32) -> u8 {
+    (x + ROUNDING_MAGIC).to_bits() as u8
+}
+
 /// Applies `f` to every lane.
 #[inline(always)]
-pub(super) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -> Lanes<V> {
+pub(crate) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -> Lanes<V> {
     let mut out = [V::default(); LANES];
     for i in 0..LANES {
         out[i] = f(a[i]);
@@ -26,7 +38,7 @@ pub(super) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -
 
 /// Applies `f` to the lanes of two arrays.
 #[inline(always)]
-pub(super) fn zip<T: Copy, U: Copy, V: Copy + Default>(
+pub(crate) fn zip<T: Copy, U: Copy, V: Copy + Default>(
     a: Lanes<T>,
     b: Lanes<U>,
     f: impl Fn(T, U) -> V,
@@ -40,7 +52,7 @@ pub(super) fn zip<T: Copy, U: Copy, V: Copy + Default>(
 
 /// Combines all lanes pairwise, always in the same order.
 #[inline(always)]
-pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
+pub(crate) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

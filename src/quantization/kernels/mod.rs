@@ -47,6 +47,7 @@ pub use moments::{moments, range};
 pub use params::Quantization;
 pub use quantize::quantize;
 
+pub(crate) use array_lanes::{LANES, fold, integer_byte, map, round_half_even, zip};
 pub(crate) use convert::{convert, widen};
 pub(crate) use dispatch::{Loop, run_loop};
 pub(crate) use error::error_by_channel;

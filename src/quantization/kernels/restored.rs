@@ -1,19 +1,20 @@
 //! Error sums of elements that were already dequantized.
 
-use crate::quantization::kernels::array_lanes::{LANES, fold};
-use crate::quantization::kernels::dispatch::{Loop, run_loop};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
+use crate::quantization::kernels::dispatch::run;
+use crate::quantization::kernels::simd::{Kernel, Simd};
 use crate::quantization::loss::Loss;
 use crate::quantization::statistics::ErrorSums;
 
 /// Returns signal and noise of the elements `x` and their dequantized values `restored`.
 pub(crate) fn restored_loss(x: &[f32], restored: &[f32]) -> Loss {
-    run_loop(LossOf { x, restored })
+    run(LossOf { x, restored })
 }
 
 /// Returns the error sums of the elements `x` and their dequantized values `restored`, without
 /// levels.
 pub(crate) fn restored_error(x: &[f32], restored: &[f32]) -> ErrorSums {
-    run_loop(ErrorOf { x, restored })
+    run(ErrorOf { x, restored })
 }
 
 struct LossOf<'a> {
@@ -21,20 +22,21 @@ struct LossOf<'a> {
     restored: &'a [f32],
 }
 
-impl Loop for LossOf<'_> {
+impl Kernel for LossOf<'_> {
     type Output = Loss;
 
     #[inline(always)]
-    fn run(self) -> Loss {
-        let (mut signal, mut noise) = ([0f64; LANES], [0f64; LANES]);
-        each_step(self.x, self.restored, |x, hat| {
-            for i in 0..LANES {
-                let (x, hat) = (f64::from(x[i]), f64::from(hat[i]));
-                signal[i] += x * x;
-                noise[i] += (x - hat) * (x - hat);
-            }
-        });
-        Loss { signal: fold(signal, |a, b| a + b), noise: fold(noise, |a, b| a + b) }
+    fn run<S: Simd>(self, simd: S) -> Loss {
+        let (mut signal, mut noise) = (simd.zero_f64(), simd.zero_f64());
+        let pairs = Pairs::of(self.x, self.restored);
+        for step in 0..pairs.len() {
+            let (x, hat) = pairs.at(step);
+            let x = simd.widen(simd.f32s(*x));
+            let d = simd.sub_f64(x, simd.widen(simd.f32s(*hat)));
+            signal = simd.add_f64(signal, simd.mul_f64(x, x));
+            noise = simd.add_f64(noise, simd.mul_f64(d, d));
+        }
+        Loss { signal: sum(simd, signal), noise: sum(simd, noise) }
     }
 }
 
@@ -43,56 +45,89 @@ struct ErrorOf<'a> {
     restored: &'a [f32],
 }
 
-impl Loop for ErrorOf<'_> {
+impl Kernel for ErrorOf<'_> {
     type Output = ErrorSums;
 
     #[inline(always)]
-    fn run(self) -> ErrorSums {
-        let [mut sum, mut signal, mut noise, mut dot, mut reconstructed] = [[0f64; LANES]; 5];
-        let mut max = [0f64; LANES];
-        let [mut non_zero, mut zeroed] = [[0u64; LANES]; 2];
-        each_step(self.x, self.restored, |xs, hats| {
-            for i in 0..LANES {
-                let (x, hat) = (f64::from(xs[i]), f64::from(hats[i]));
-                let d = x - hat;
-                sum[i] += x;
-                signal[i] += x * x;
-                noise[i] += d * d;
-                dot[i] += x * hat;
-                reconstructed[i] += hat * hat;
-                max[i] = if d.abs() > max[i] { d.abs() } else { max[i] };
-                non_zero[i] += u64::from(x != 0.0);
-                zeroed[i] += u64::from(x != 0.0 && hat == 0.0);
-            }
-        });
-        let add = |a: f64, b: f64| a + b;
+    fn run<S: Simd>(self, simd: S) -> ErrorSums {
+        let zero = simd.zero_f64();
+        let (mut all, mut signal, mut noise) = (zero, zero, zero);
+        let (mut dot, mut reconstructed, mut max) = (zero, zero, zero);
+        let none = simd.u32s([0; LANES]);
+        let (mut zero_before, mut zero_after, mut zero_both) = (none, none, none);
+        let pairs = Pairs::of(self.x, self.restored);
+        for step in 0..pairs.len() {
+            let (x, hat) = pairs.at(step);
+            let (x, hat) = (simd.f32s(*x), simd.f32s(*hat));
+            zero_before = simd.count_zeros(zero_before, x);
+            zero_after = simd.count_zeros(zero_after, hat);
+            zero_both = simd.count_zeros(zero_both, simd.max(simd.abs(x), simd.abs(hat)));
+            let (x, hat) = (simd.widen(x), simd.widen(hat));
+            let d = simd.sub_f64(x, hat);
+            all = simd.add_f64(all, x);
+            signal = simd.add_f64(signal, simd.mul_f64(x, x));
+            noise = simd.add_f64(noise, simd.mul_f64(d, d));
+            dot = simd.add_f64(dot, simd.mul_f64(x, hat));
+            reconstructed = simd.add_f64(reconstructed, simd.mul_f64(hat, hat));
+            max = simd.max_abs_f64(d, max);
+        }
+        let count =
+            |zeros: S::U32| -> u64 { simd.array_u32(zeros).into_iter().map(u64::from).sum() };
+        let steps = (pairs.len() * LANES) as u64;
         ErrorSums {
             count: self.x.len() as u64,
-            sum: fold(sum, add),
-            signal: fold(signal, add),
-            noise: fold(noise, add),
-            dot: fold(dot, add),
-            reconstructed: fold(reconstructed, add),
-            max_abs_error: fold(max, f64::max),
-            non_zero: fold(non_zero, |a, b| a + b),
-            zeroed: fold(zeroed, |a, b| a + b),
+            sum: sum(simd, all),
+            signal: sum(simd, signal),
+            noise: sum(simd, noise),
+            dot: sum(simd, dot),
+            reconstructed: sum(simd, reconstructed),
+            max_abs_error: fold(simd.array_f64(max), f64::max),
+            // The padding of the last step counts as zero.
+            non_zero: steps - count(zero_before),
+            zeroed: count(zero_after) - count(zero_both),
             ..ErrorSums::default()
         }
     }
 }
 
-/// Calls `each` with [`LANES`] elements at a time; the last are padded with zeros.
 #[inline(always)]
-fn each_step(x: &[f32], restored: &[f32], mut each: impl FnMut(&[f32; LANES], &[f32; LANES])) {
-    let (whole, rest) = x.as_chunks::<LANES>();
-    let (whole_restored, rest_restored) = restored.as_chunks::<LANES>();
-    for (x, restored) in whole.iter().zip(whole_restored) {
-        each(x, restored);
+fn sum<S: Simd>(simd: S, lanes: S::F64) -> f64 {
+    fold(simd.array_f64(lanes), |a, b| a + b)
+}
+
+/// Elements and their dequantized values in steps of [`LANES`]; the last step is padded with
+/// zeros.
+struct Pairs<'a> {
+    x: &'a [Lanes<f32>],
+    restored: &'a [Lanes<f32>],
+    last: [Lanes<f32>; 2],
+}
+
+impl<'a> Pairs<'a> {
+    #[inline(always)]
+    fn of(x: &'a [f32], restored: &'a [f32]) -> Pairs<'a> {
+        let (x, x_rest) = x.as_chunks::<LANES>();
+        let (restored, restored_rest) = restored.as_chunks::<LANES>();
+        let mut last = [[0.0; LANES]; 2];
+        for (last, rest) in last.iter_mut().zip([x_rest, restored_rest]) {
+            last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
+        }
+        Pairs { x, restored, last }
     }
-    let (mut last, mut last_restored) = ([0f32; LANES], [0f32; LANES]);
-    last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
-    last_restored.iter_mut().zip(rest_restored).for_each(|(to, &x)| *to = x);
-    each(&last, &last_restored);
+
+    /// Number of steps.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.x.len() + 1
+    }
+
+    #[inline(always)]
+    fn at(&self, step: usize) -> (&Lanes<f32>, &Lanes<f32>) {
+        match (self.x.get(step), self.restored.get(step)) {
+            (Some(x), Some(restored)) => (x, restored),
+            _ => (&self.last[0], &self.last[1]),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -120,5 +155,13 @@ mod tests {
         let loss = restored_loss(&x, &hat);
         near(loss.signal, found.signal);
         near(loss.noise, found.noise);
+    }
+
+    #[test]
+    fn an_element_counts_as_zeroed_only_if_it_was_not_zero() {
+        // ggml's types restore some zeros as other values.
+        let (x, hat) = ([0.0, 0.0, 1.0, -2.0, 3.0, -0.0], [0.0, 0.5, 0.0, -0.0, 3.0, 0.0]);
+        let found = restored_error(&x, &hat);
+        assert_eq!((found.count, found.non_zero, found.zeroed), (6, 3, 2));
     }
 }

@@ -5,8 +5,8 @@ use crate::quantization::preset::{Preset, PresetGroup};
 use crate::quantization::preset_parts::scale_type;
 use crate::quantization::presets::grid::ranges;
 use crate::quantization::presets::levels::{group_levels, restore};
-use crate::quantization::presets::pack::{code, code_bits, pack_row, pack_zero_points};
-use crate::quantization::presets::scale::{GroupScale, global_scale, group_scale};
+use crate::quantization::presets::pack::{code_bits, pack_row, pack_zero_points};
+use crate::quantization::presets::scale::{GroupScale, global_scale, group_scales};
 use crate::quantization::presets::working_type::{WorkingType, by_working_type};
 use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::quantizer::NotQuantizable;
@@ -41,6 +41,14 @@ struct Band<'a> {
     ranges: &'a [(f32, f32)],
     scales: &'a [GroupScale],
     levels: &'a [f32],
+}
+
+/// Why a band cannot be quantized.
+enum BandError {
+    /// An element is NaN or infinite in F32.
+    NotFinite,
+    /// The scale of a group with this largest magnitude is beyond its type.
+    ScaleOverflow(f32),
 }
 
 /// Buffers that are reused for every band.
@@ -188,13 +196,6 @@ impl PresetCoder {
         })
     }
 
-    /// Marks the stored codes of the levels of a row. Both zeros count as one.
-    pub(crate) fn mark_codes(&self, levels: &[f32], seen: &mut [bool; 256]) {
-        for &level in levels {
-            seen[usize::from(code(self.preset, level + 0.0))] = true;
-        }
-    }
-
     /// Calls `each` with every row: its elements, the scales of its groups, and what its levels
     /// stand for. For presets whose rows have scales of their own.
     pub(super) fn each_row(
@@ -233,7 +234,6 @@ impl PresetCoder {
     }
 
     fn each_band(&self, bytes: &[u8], mut each: impl FnMut(Band)) -> Result<(), NotQuantizable> {
-        NotQuantizable::check(&kernels::range(self.dtype, bytes))?;
         let mut buffers = Buffers::default();
         let mut x: Vec<f32> = Vec::new();
         let row_bytes = self.columns.saturating_mul(self.dtype.size());
@@ -241,24 +241,34 @@ impl PresetCoder {
             widen(self.dtype, band, &mut x);
             buffers.levels.resize(x.len(), 0.0);
             let found = kernels::run_loop(Levels { coder: self, x: &x, buffers: &mut buffers });
-            found.map_err(|absmax| NotQuantizable::ScaleOverflow { absmax: absmax.into() })?;
+            found.map_err(|error| self.not_quantizable(error, bytes))?;
             let Buffers { ranges, scales, levels } = &buffers;
             each(Band { x: &x, ranges, scales, levels });
         }
         Ok(())
     }
 
-    /// Computes the scales and the levels of a band. On error returns the largest magnitude of a
-    /// group whose scale is beyond its type.
+    /// Returns why rows cannot be quantized, of which a band has the error `error`.
+    fn not_quantizable(&self, error: BandError, bytes: &[u8]) -> NotQuantizable {
+        // An F64 can be finite and beyond F32.
+        let absmax = match (NotQuantizable::check(&kernels::range(self.dtype, bytes)), error) {
+            (Err(why), _) => return why,
+            (Ok(()), BandError::NotFinite) => f64::INFINITY,
+            (Ok(()), BandError::ScaleOverflow(absmax)) => absmax.into(),
+        };
+        NotQuantizable::ScaleOverflow { absmax }
+    }
+
+    /// Computes the scales and the levels of a band.
     #[inline(always)]
-    fn quantize<W: WorkingType>(&self, x: &[f32], buffers: &mut Buffers) -> Result<(), f32> {
+    fn quantize<W: WorkingType>(&self, x: &[f32], buffers: &mut Buffers) -> Result<(), BandError> {
         let Buffers { ranges: found, scales, levels } = buffers;
-        ranges(x, self.columns, self.group, found);
-        scales.clear();
-        for &range in found.iter() {
-            let scale = group_scale::<W>(self.preset, range, self.global);
-            scales.push(scale.ok_or(range.1.max(-range.0))?);
+        let has_signs = matches!(self.preset, Preset::W4A16Asym(_));
+        if !ranges(x, self.columns, self.group, has_signs, found) {
+            return Err(BandError::NotFinite);
         }
+        group_scales::<W>(self.preset, found, self.global, scales)
+            .map_err(BandError::ScaleOverflow)?;
         for (x, levels) in x.chunks(self.columns).zip(levels.chunks_mut(self.columns)) {
             let groups = x.chunks(self.group).zip(levels.chunks_mut(self.group));
             for ((x, levels), &scale) in groups.zip(scales.iter()) {
@@ -283,7 +293,7 @@ struct Levels<'a> {
 }
 
 impl Loop for Levels<'_> {
-    type Output = Result<(), f32>;
+    type Output = Result<(), BandError>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {

@@ -11,6 +11,7 @@ mod grid;
 mod levels;
 mod pack;
 mod scale;
+mod seen_codes;
 mod stored;
 mod working_type;
 
@@ -18,4 +19,5 @@ pub use stored::encode;
 
 pub(crate) use coder::{EncodedRows, PresetCoder};
 pub(crate) use compensated::CompensatedError;
+pub(crate) use seen_codes::SeenCodes;
 pub(crate) use stored::shape_bytes;

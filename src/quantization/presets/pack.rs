@@ -1,5 +1,6 @@
 //! Packs levels into their stored bytes.
 
+use crate::quantization::kernels::integer_byte;
 use crate::quantization::preset::Preset;
 use crate::tensor::minifloat::Minifloat;
 
@@ -12,9 +13,9 @@ pub(super) fn code_bits(preset: Preset) -> u64 {
 #[inline(always)]
 pub(super) fn code(preset: Preset, level: f32) -> u8 {
     match preset {
-        Preset::W8A8 => level as i32 as u8,
-        Preset::W8A16(_) => (level as i32 + 128) as u8,
-        Preset::W4A16(_) | Preset::W4A16Asym(_) => (level as i32 + 8) as u8,
+        Preset::W8A8 => integer_byte(level),
+        Preset::W8A16(_) => integer_byte(level).wrapping_add(128),
+        Preset::W4A16(_) | Preset::W4A16Asym(_) => integer_byte(level).wrapping_add(8),
         Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => {
             minifloat(Minifloat::E4M3, level)
         }

@@ -1,8 +1,9 @@
 //! Computes the scale of a group of elements from its range.
 
+use crate::quantization::kernels::{LANES, round_half_even};
 use crate::quantization::preset::Preset;
 use crate::quantization::presets::working_type::WorkingType;
-use crate::tensor::minifloat::{Minifloat, f8e4m3_value};
+use crate::tensor::minifloat::Minifloat;
 
 /// Quantization parameters of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -18,6 +19,7 @@ pub(super) struct GroupScale {
 /// The largest E4M3, and the value used for a scale that rounds to zero.
 const E4M3_MAX: f32 = 448.0;
 const E4M3_EPSILON: f32 = 0.125;
+const E4M3_EPSILON_CODE: u8 = 0x20;
 
 /// The product of the largest E4M3 and the largest E2M1.
 const GLOBAL_RANGE: f32 = 2688.0;
@@ -30,66 +32,124 @@ pub(super) fn global_scale<W: WorkingType>(absmax: f32) -> f32 {
     if scale.is_finite() { scale } else { 1.0 }
 }
 
-/// Returns the scale of a group whose smallest and largest elements are `min` and `max`, with zero
-/// included in the range. `None` if the scale is beyond its type.
-pub(super) fn group_scale<W: WorkingType>(
+/// Replaces the content of `groups` by the parameters of groups whose smallest and largest elements
+/// are `ranges`, with zero included.
+///
+/// # Errors
+///
+/// The scale of a group is beyond its type; returns the largest magnitude of the group.
+#[inline(always)]
+pub(super) fn group_scales<W: WorkingType>(
     preset: Preset,
-    (min, max): (f32, f32),
+    ranges: &[(f32, f32)],
     global: f32,
-) -> Option<GroupScale> {
-    let (min, max) = (min.min(0.0), max.max(0.0));
-    // `max` may return either zero of 0.0 and -0.0.
-    let absmax = max.max(-min).abs();
-    let plain = |divisor: f32| {
-        let scale = W::round(absmax / divisor);
-        let scale = if scale == 0.0 { W::EPSILON } else { scale };
-        scale.is_finite().then_some(GroupScale { scale, ..GroupScale::default() })
-    };
+    groups: &mut Vec<GroupScale>,
+) -> Result<(), f32> {
+    groups.clear();
     match preset {
-        Preset::W8A8 | Preset::W8A16(_) => plain(127.5),
-        Preset::W4A16(_) => plain(7.5),
-        Preset::Fp8Dynamic | Preset::Fp8Block => plain(E4M3_MAX),
-        Preset::W4A16Asym(_) => asymmetric::<W>(min, max),
-        Preset::Nvfp4A16 => Some(two_level::<W>(absmax, global)),
-        Preset::Mxfp4A16 => power_of_two::<W>(absmax, 2),
-        Preset::Mxfp8A16 => power_of_two::<W>(absmax, 8),
+        Preset::W8A8 | Preset::W8A16(_) => each_group(ranges, groups, plain::<W>(127.5)),
+        Preset::W4A16(_) => each_group(ranges, groups, plain::<W>(7.5)),
+        Preset::Fp8Dynamic | Preset::Fp8Block => each_group(ranges, groups, plain::<W>(E4M3_MAX)),
+        Preset::W4A16Asym(_) => each_group(ranges, groups, asymmetric::<W>),
+        Preset::Nvfp4A16 => {
+            each_group(ranges, groups, |min, max| two_level::<W>(absmax(min, max), global))
+        }
+        Preset::Mxfp4A16 => {
+            each_group(ranges, groups, |min, max| power_of_two::<W>(absmax(min, max), 2))
+        }
+        Preset::Mxfp8A16 => {
+            each_group(ranges, groups, |min, max| power_of_two::<W>(absmax(min, max), 8))
+        }
+    }
+    let overflowing = groups.iter().zip(ranges).find(|(group, _)| !group.scale.is_finite());
+    overflowing.map_or(Ok(()), |(_, range)| Err(absmax(range.0, range.1)))
+}
+
+/// Appends the parameters of groups, computed by `rule` from the smallest and the largest element.
+#[inline(always)]
+fn each_group(
+    ranges: &[(f32, f32)],
+    groups: &mut Vec<GroupScale>,
+    rule: impl Fn(f32, f32) -> GroupScale,
+) {
+    for ranges in ranges.chunks(LANES) {
+        let [mut low, mut high, mut scale, mut zero] = [[0f32; LANES]; 4];
+        let mut code = [0u8; LANES];
+        for ((low, high), range) in low.iter_mut().zip(&mut high).zip(ranges) {
+            (*low, *high) = *range;
+        }
+        for i in 0..LANES {
+            let group = rule(low[i], high[i]);
+            (scale[i], zero[i], code[i]) = (group.scale, group.zero, group.code);
+        }
+        let found = (0..ranges.len().min(LANES)).map(|i| GroupScale {
+            scale: scale[i],
+            zero: zero[i],
+            code: code[i],
+        });
+        groups.extend(found);
+    }
+}
+
+/// The largest magnitude of a range.
+#[inline(always)]
+fn absmax(min: f32, max: f32) -> f32 {
+    // Comparing may return either zero of 0.0 and -0.0.
+    if max > -min { max.abs() } else { min.abs() }
+}
+
+/// A scale that maps the largest magnitude onto `divisor`.
+#[inline(always)]
+fn plain<W: WorkingType>(divisor: f32) -> impl Fn(f32, f32) -> GroupScale {
+    move |min, max| {
+        let scale = W::round(absmax(min, max) / divisor);
+        let scale = if scale == 0.0 { W::EPSILON } else { scale };
+        GroupScale { scale, ..GroupScale::default() }
     }
 }
 
 /// int4 with a zero point.
-fn asymmetric<W: WorkingType>(min: f32, max: f32) -> Option<GroupScale> {
+#[inline(always)]
+fn asymmetric<W: WorkingType>(min: f32, max: f32) -> GroupScale {
     let quotient = W::round(W::round(max - min) / 15.0);
-    let zero = W::round(-8.0 - W::round(min / quotient)).clamp(-8.0, 7.0).round_ties_even();
+    let zero = round_half_even(W::round(-8.0 - W::round(min / quotient)).clamp(-8.0, 7.0));
     // compressed-tensors replaces a scale of zero after computing the zero point.
     let zero = if zero.is_nan() { 0.0 } else { zero };
     let scale = if quotient == 0.0 { W::EPSILON } else { quotient };
-    scale.is_finite().then_some(GroupScale { scale, zero, code: 0 })
+    GroupScale { scale, zero, code: 0 }
 }
 
 /// An E4M3 scale that is multiplied by the global scale.
+#[inline(always)]
 fn two_level<W: WorkingType>(absmax: f32, global: f32) -> GroupScale {
     let local = W::round(absmax / 6.0) * global;
     let (nearest, code) = Minifloat::E4M3.nearest(local);
-    let (value, code) = match nearest == 0.0 {
-        true => (E4M3_EPSILON, Minifloat::E4M3.nearest(E4M3_EPSILON).1),
-        false => (nearest, code),
-    };
-    debug_assert_eq!(f8e4m3_value(code as u8), value);
-    GroupScale { scale: value / global, zero: 0.0, code: code as u8 }
+    let is_zero = nearest == 0.0;
+    let value = if is_zero { E4M3_EPSILON } else { nearest };
+    let code = if is_zero { E4M3_EPSILON_CODE } else { code as u8 };
+    GroupScale { scale: value / global, zero: 0.0, code }
 }
 
 /// A power of two, `offset` exponents below the rounded `absmax`.
-fn power_of_two<W: WorkingType>(absmax: f32, offset: u32) -> Option<GroupScale> {
-    let power = W::power_of_two(absmax).unwrap_or(0);
-    // For the largest exponents the scale is infinite in the weight's type.
-    if !W::round(f32::from_bits(power << 23)).is_finite() {
-        return None;
-    }
+#[inline(always)]
+fn power_of_two<W: WorkingType>(absmax: f32, offset: u32) -> GroupScale {
+    let power = W::power_of_two(absmax);
     let code = power.saturating_sub(offset);
-    let exact = if code == 0 { f32::from_bits(1 << 22) } else { f32::from_bits(code << 23) };
-    let group = |scale: f32, code: u32| GroupScale { scale, zero: 0.0, code: code as u8 };
-    match W::round(exact) == 0.0 {
-        true => Some(group(1.0, 127)),
-        false => Some(group(exact, code)),
+    let exact = f32::from_bits(if code == 0 { 1 << 22 } else { code << 23 });
+    let is_zero = W::round(exact) == 0.0;
+    let (scale, code) = if is_zero { (1.0, 127) } else { (exact, code as u8) };
+    // For the largest exponents the scale is infinite in the weight's type.
+    let fits = W::round(f32::from_bits(power << 23)).is_finite();
+    GroupScale { scale: if fits { scale } else { f32::INFINITY }, zero: 0.0, code }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::minifloat::f8e4m3_value;
+
+    #[test]
+    fn the_substitute_for_a_scale_of_zero_has_its_code() {
+        assert_eq!(f8e4m3_value(E4M3_EPSILON_CODE), E4M3_EPSILON);
     }
 }

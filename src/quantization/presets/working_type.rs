@@ -11,8 +11,8 @@ pub(super) trait WorkingType: Copy {
     fn round(x: f32) -> f32;
 
     /// Returns the biased f32 exponent of a magnitude rounded to a power of two: up from 1.75 times
-    /// a power, otherwise down. `None` if it is subnormal or zero.
-    fn power_of_two(magnitude: f32) -> Option<u32>;
+    /// a power, otherwise down. 0 if it is subnormal or zero.
+    fn power_of_two(magnitude: f32) -> u32;
 }
 
 #[derive(Clone, Copy)]
@@ -25,6 +25,7 @@ pub(super) struct F16;
 pub(super) struct F32;
 
 /// Returns the exponent field of a magnitude plus a quarter of a power of two.
+#[inline(always)]
 fn exponent_up_from_1_75(magnitude: f32) -> u32 {
     (magnitude.to_bits() + (1 << 21)) >> 23
 }
@@ -39,8 +40,9 @@ impl WorkingType for Bf16 {
         f32::from_bits(bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
     }
 
-    fn power_of_two(magnitude: f32) -> Option<u32> {
-        Some(exponent_up_from_1_75(magnitude)).filter(|&exponent| exponent > 0)
+    #[inline(always)]
+    fn power_of_two(magnitude: f32) -> u32 {
+        exponent_up_from_1_75(magnitude)
     }
 }
 
@@ -53,7 +55,8 @@ impl WorkingType for F32 {
         x
     }
 
-    fn power_of_two(magnitude: f32) -> Option<u32> {
+    #[inline(always)]
+    fn power_of_two(magnitude: f32) -> u32 {
         Bf16::power_of_two(magnitude)
     }
 }
@@ -76,12 +79,11 @@ impl WorkingType for F16 {
         if magnitude >= 65520.0 { infinite } else { rounded }
     }
 
-    fn power_of_two(magnitude: f32) -> Option<u32> {
+    #[inline(always)]
+    fn power_of_two(magnitude: f32) -> u32 {
+        let exponent = exponent_up_from_1_75(magnitude).max(127 - 14);
         // Magnitudes of at least 1.5 times half the smallest normal are rounded up to it.
-        match magnitude >= 0.75 * F16_MIN_NORMAL {
-            true => Some(exponent_up_from_1_75(magnitude).max(127 - 14)),
-            false => None,
-        }
+        if magnitude >= 0.75 * F16_MIN_NORMAL { exponent } else { 0 }
     }
 }
 
@@ -133,11 +135,11 @@ mod tests {
     #[test]
     fn powers_of_two_are_rounded_up_from_seven_quarters() {
         for (x, exponent) in [(1.0, 127), (1.74, 127), (1.75, 128), (3.49, 128), (0.5, 126)] {
-            assert_eq!(Bf16::power_of_two(x), Some(exponent), "{x}");
-            assert_eq!(F16::power_of_two(x), Some(exponent), "{x}");
+            assert_eq!(Bf16::power_of_two(x), exponent, "{x}");
+            assert_eq!(F16::power_of_two(x), exponent, "{x}");
         }
-        assert_eq!(Bf16::power_of_two(0.0), None);
-        assert_eq!(F16::power_of_two(f16::from_bits(0x2FF).to_f32()), None);
-        assert_eq!(F16::power_of_two(f16::from_bits(0x300).to_f32()), Some(113));
+        assert_eq!(Bf16::power_of_two(0.0), 0);
+        assert_eq!(F16::power_of_two(f16::from_bits(0x2FF).to_f32()), 0);
+        assert_eq!(F16::power_of_two(f16::from_bits(0x300).to_f32()), 113);
     }
 }
