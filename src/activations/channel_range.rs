@@ -4,7 +4,7 @@ use crate::quantization::ggml::{RowImportance, dequantize_blocks, quantize_part,
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
     GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, QuantizationScheme,
-    Quantizer, Rounding, ScaledGroup,
+    Quantizer, Rounding, ScaleStorage, ScaledGroup,
 };
 use crate::tensor::{BlockType, FloatType, Shape, read_f64};
 use std::ops::Range;
@@ -64,6 +64,8 @@ pub struct ChannelQuantizer<'l> {
     pub quantizer: Quantizer,
     /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The type that scales are stored in.
+    pub scale_storage: ScaleStorage,
     /// The scale of a per-tensor scheme, or the largest magnitude of a tensor whose scheme has a
     /// global scale.
     pub scale: Option<f32>,
@@ -95,7 +97,7 @@ impl QuantizedChannels {
         let empty = || Vec::with_capacity(count);
         let mut part_values = QuantizedChannels { quantized: empty(), lost: empty() };
         let range = part.elements(shape);
-        let ChannelQuantizer { quantizer, rounding, .. } = *asked;
+        let ChannelQuantizer { quantizer, rounding, scale_storage, .. } = *asked;
         if let Some(preset) = quantizer.scheme.preset() {
             let blocks = preset.group() == PresetGroup::Block(128);
             let is_whole = |row: u64| row.is_multiple_of(128) || row == shape.channels();
@@ -111,7 +113,9 @@ impl QuantizedChannels {
         }
         let qtype = quantizer.scheme.quantization_type();
         let known = asked.scale.as_ref().map(std::slice::from_ref);
-        let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned).known(known);
+        let group_scales = GroupScales::new(quantizer, rounding, shape, asked.learned)
+            .stored_as(scale_storage.scale_type(dtype))
+            .known(known);
         let run = group_scales.run(range.start, dtype, bytes);
         for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
             let (group, scale) = (slice.bytes, scale?);

@@ -314,6 +314,7 @@ fn choices(
     let metrics = model.measurement(id).metrics()?;
     let mut choices = vec![Choice::kept(tensor)];
     let mut measured = false;
+    let container = model.plan().target.container();
     let allowed = || schemes.iter().filter(|(_, allowed)| *allowed);
     for &(scheme, _) in allowed() {
         let quantizer = model.default_quantizer(id, scheme);
@@ -321,8 +322,7 @@ fn choices(
             Some(Cost::Error { noise_share, .. }) => {
                 measured = true;
                 let share = share(model, id, quantizer).unwrap_or(*noise_share);
-                let choice = Choice::quantized(tensor, quantizer, share);
-                choices.push(Choice { bytes: model.bytes(id, scheme), ..choice });
+                choices.push(Choice::quantized(tensor, container, quantizer, share));
             }
             Some(Cost::Impossible(_)) => measured = true,
             None => {}
@@ -344,7 +344,8 @@ fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
         Cost::Error { noise_share, .. } => {
             let tensor = model.checkpoint.tensor(id);
             let share = share(model, id, quantizer).unwrap_or(*noise_share);
-            Some(Choice::quantized(tensor, quantizer, share).error)
+            let container = plan.target.container();
+            Some(Choice::quantized(tensor, container, quantizer, share).error)
         }
         Cost::Impossible(_) => None,
     }

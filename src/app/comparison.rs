@@ -68,6 +68,7 @@ pub(crate) fn comparison(model: &Model) -> AnalysisSpec {
     let quantizers = rows.map(|row| Quantizer { calibration, scheme: row.scheme }).collect();
     AnalysisSpec {
         channels: ChannelDetail::Worst,
+        scale_storage: model.scale_storage(),
         shared_absmax: model.shared_absmax(),
         ..AnalysisSpec::errors(quantizers, model.plan().rounding)
     }

@@ -6,7 +6,7 @@ use crate::app::tensor_metrics::TensorMetrics;
 use crate::job::clip::{ClipMeasurement, Request};
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
-    ValueHistogram,
+    ScaleStorage, ValueHistogram,
 };
 use crate::tensor::TensorId;
 
@@ -129,10 +129,16 @@ impl HistogramView {
     }
 
     /// The clip to measure now, if only an estimate is known and it was not requested yet.
-    pub fn request_clip(&mut self, tensor: TensorId, rounding: Rounding) -> Option<Request> {
+    pub fn request_clip(
+        &mut self,
+        tensor: TensorId,
+        rounding: Rounding,
+        scale_storage: ScaleStorage,
+    ) -> Option<Request> {
         let clipped = self.clipped.filter(|clipped| !clipped.exact && self.of == Some(tensor))?;
         let calibration = self.calibration();
-        let request = Request { tensor, calibration, clip: beyond(clipped.clip), rounding };
+        let clip = beyond(clipped.clip);
+        let request = Request { tensor, calibration, clip, rounding, scale_storage };
         let stands = Some((self.position, rounding));
         let asked = std::mem::replace(&mut self.measuring, stands) == stands;
         (!asked).then_some(request)
@@ -154,14 +160,21 @@ impl HistogramView {
     }
 
     /// Estimates the error of the clip, if it is not known yet.
-    pub fn estimate(&mut self, id: TensorId, metrics: &TensorMetrics, rounding: Rounding) {
+    pub fn estimate(
+        &mut self,
+        id: TensorId,
+        metrics: &TensorMetrics,
+        rounding: Rounding,
+        scale_storage: ScaleStorage,
+    ) {
         let share = self.share();
         if self.clipped.is_some_and(|clipped| clipped.share == share) && self.best.is_some() {
             return;
         }
         let Some(Ok(histogram)) = self.histogram(id, metrics) else { return };
-        let clipped = clip(histogram, metrics, self.calibration(), rounding);
-        let best = self.best.or_else(|| clip(histogram, metrics, Calibration::Mse, rounding));
+        let spec = AnalysisSpec { scale_storage, ..AnalysisSpec::errors(Vec::new(), rounding) };
+        let clipped = clip(histogram, metrics, self.calibration(), &spec);
+        let best = self.best.or_else(|| clip(histogram, metrics, Calibration::Mse, &spec));
         (self.clipped, self.best) = (clipped, best);
     }
 }
@@ -170,9 +183,8 @@ fn clip(
     histogram: &ValueHistogram,
     metrics: &TensorMetrics,
     calibration: Calibration,
-    rounding: Rounding,
+    spec: &AnalysisSpec,
 ) -> Option<Clipped> {
-    let spec = AnalysisSpec::errors(Vec::new(), rounding);
     let scheme = QuantizationScheme::PER_TENSOR;
     let outcome = spec.outcome_of(histogram, Quantizer { calibration, scheme });
     let found = outcome.result.ok()?;

@@ -13,9 +13,9 @@ use crate::plan::{
 };
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme,
-    Quantizer, Rating, SharedAbsmax, Thresholds,
+    Quantizer, Rating, ScaleStorage, SharedAbsmax, Thresholds,
 };
-use crate::tensor::TensorId;
+use crate::tensor::{FloatType, TensorId};
 use crate::text::names;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
@@ -68,6 +68,8 @@ pub struct Model {
     eligibility: Vec<Eligibility>,
     /// The schemes that the target allows, smallest first.
     schemes: Vec<QuantizationScheme>,
+    /// Whether a tensor has floats of 16 bits.
+    has_half_floats: bool,
     /// The limits between ratings.
     pub thresholds: Thresholds,
     /// The scheme of new marks, and of tensors that are not marked.
@@ -105,6 +107,11 @@ impl Model {
         let inventory = Inventory::of(&checkpoint);
         let totals = Plan::default().totals(&checkpoint);
         let scheme = initial_scheme(&checkpoint);
+        let is_half = |id| {
+            let float = checkpoint.float_type(id);
+            matches!(float, Some(FloatType::F16 | FloatType::BF16))
+        };
+        let has_half_floats = checkpoint.ids().any(is_half);
         let mut model = Model {
             checkpoint,
             inventory,
@@ -112,6 +119,7 @@ impl Model {
             rules: TargetRules::default(),
             eligibility: Vec::new(),
             schemes: SCHEMES.to_vec(),
+            has_half_floats,
             thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
@@ -133,6 +141,15 @@ impl Model {
     /// The rules of the target for this checkpoint.
     pub fn rules(&self) -> &TargetRules {
         &self.rules
+    }
+
+    /// The type that the target's format stores scales in, which errors depend on. F32 where the
+    /// type of the elements is that.
+    pub fn scale_storage(&self) -> ScaleStorage {
+        match self.rules.target().container().scale_storage() {
+            ScaleStorage::ElementType if !self.has_half_floats => ScaleStorage::F32,
+            storage => storage,
+        }
     }
 
     /// The schemes that a mark may have, smallest first: those that the target allows.
@@ -668,7 +685,10 @@ impl Model {
                 None => left.push((id, quantizer)),
             }
         }
-        let spec = AnalysisSpec::errors(Vec::new(), self.plan.rounding);
+        let spec = AnalysisSpec {
+            scale_storage: self.scale_storage(),
+            ..AnalysisSpec::errors(Vec::new(), self.plan.rounding)
+        };
         let answers: Vec<_> = counted
             .into_par_iter()
             .map(|(id, quantizer, values)| (id, spec.outcome_of(values, quantizer)))

@@ -5,9 +5,11 @@ use crate::app::state::App;
 use crate::app::tab::Tab;
 use crate::app::table::{Column, Sort};
 use crate::app::tensor_metrics::SCHEMES;
-use crate::plan::recipe;
+use crate::export::OutputFormat;
 use crate::plan::target::Container;
+use crate::plan::{Plan, recipe};
 use crate::quantization::QuantizationScheme;
+use crate::text::figures;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -81,10 +83,14 @@ impl App {
         {
             return self.say("the model has changed since the last session: nothing was restored");
         }
-        let plan = session
+        let parsed = session
             .recipe
             .as_ref()
-            .and_then(|text| recipe::from_toml(Path::new("session"), text, &checkpoint).ok());
+            .map(|text| recipe::from_toml(Path::new("session"), text, &checkpoint));
+        let plan = parsed.transpose().unwrap_or_else(|why| {
+            self.warn(format!("the last session's plan does not fit this model: {why}"));
+            None
+        });
         let target = plan.as_ref().map_or(Container::default(), |plan| plan.target.container());
         let held = |scheme: &QuantizationScheme| {
             SCHEMES.contains(scheme) || scheme.preset().is_some() && target.can_store(*scheme)
@@ -104,25 +110,37 @@ impl App {
             self.table.set_sort(Sort { column, descending: session.descending }, &self.model);
         }
         if let Some(plan) = plan {
-            let marked = plan.len();
-            if self.model.replace(plan.clone()) {
-                // These marks are in the session file already, so quitting need not ask about
-                // them.
-                self.model.record_saved(&plan);
-                let marked = crate::text::figures::counted(marked, "mark");
-                let target = match plan.target.is_default() {
-                    true => String::new(),
-                    false => format!(" and the target {}", plan.target),
-                };
-                let undo = self.key_of(Action::Undo);
-                self.say(format!(
-                    "{marked}{target} restored from the last session; {undo} undoes it"
-                ));
-            }
+            self.restore_plan(plan);
         }
         self.table.set_tree(session.tree, &self.model);
         if let Some(id) = session.tensor.as_ref().and_then(|name| checkpoint.find(name)) {
             self.table.go_to(id, &self.model);
+        }
+    }
+
+    /// Restores the plan of a session. A target that this model cannot be saved for is left out.
+    fn restore_plan(&mut self, mut plan: Plan) {
+        let marked = figures::counted(plan.len(), "mark");
+        let unfit = OutputFormat::of(plan.target.container()).unfit(&self.model.checkpoint);
+        let unfit = unfit.map(|why| {
+            let target = std::mem::take(&mut plan.target);
+            format!("the last session's target {target} was left out: {why}")
+        });
+        if self.model.replace(plan.clone()) {
+            // These marks are in the session file already, so quitting need not ask about them.
+            self.model.record_saved(&plan);
+        } else if unfit.is_none() {
+            return;
+        }
+        let target = match plan.target.is_default() {
+            true => String::new(),
+            false => format!(" and the target {}", plan.target),
+        };
+        let undo = self.key_of(Action::Undo);
+        match unfit {
+            Some(why) => self.warn(why),
+            None => self
+                .say(format!("{marked}{target} restored from the last session; {undo} undoes it")),
         }
     }
 }

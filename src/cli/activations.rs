@@ -9,7 +9,7 @@ use crate::demo;
 use crate::job::output::{self, LayerOutput, Request};
 use crate::plan::effective_quantizer;
 use crate::plan::quantizable;
-use crate::quantization::{Calibration, Quantizer, Rounding};
+use crate::quantization::{AnalysisSpec, Calibration, Quantizer};
 use crate::report::document::{OutputFigures, Tensor};
 use crate::tensor::TensorId;
 use crate::text::names;
@@ -68,21 +68,25 @@ impl ActivationArgs {
         Ok(Some(Arc::new(demo::open_activations(&self.activations, checkpoint)?)))
     }
 
-    /// Measures the output errors of `tensors` whose inputs were recorded.
+    /// Measures the output errors of `tensors` whose inputs were recorded, with the quantizers of
+    /// `spec`.
     pub(super) fn measure(
         &self,
         checkpoint: &Arc<Checkpoint>,
         activations: &Arc<Activations>,
         tensors: Vec<TensorId>,
-        quantizers: Vec<Quantizer>,
-        rounding: Rounding,
+        spec: &AnalysisSpec,
         work: &WorkArgs,
     ) -> Result<Outputs, Error> {
         let calibration = self.activation_calibration;
-        let importance = activations.importance(checkpoint);
-        let tensors_asked = tensors.clone();
-        let request =
-            Request { tensors: tensors_asked, quantizers, rounding, calibration, importance };
+        let request = Request {
+            tensors: tensors.clone(),
+            quantizers: spec.quantizers.clone(),
+            rounding: spec.rounding,
+            scale_storage: spec.scale_storage,
+            calibration,
+            importance: activations.importance(checkpoint),
+        };
         let (model, captures) = (checkpoint.clone(), activations.clone());
         let job = || output::start(model, captures, request, work.threads());
         let mut runner = JobRunner::start(job, "measuring outputs", work.quiet)?;

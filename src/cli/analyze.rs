@@ -19,13 +19,14 @@ use super::sample::{Sampling, Share};
 use super::scan::Scan;
 use super::schemes::SchemeComparison;
 use super::table::{Column, Table};
+use super::target::{MeasuredFor, MeasuredForArgs};
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::export::Partition;
 use crate::plan::Selection;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{
-    AnalysisSpec, ChannelDetail, ErrorDetail, QuantizationScheme, Quantizer, Thresholds,
+    AnalysisSpec, ChannelDetail, ErrorDetail, QuantizationScheme, Thresholds,
 };
 use crate::report::document::Document;
 use crate::report::{Format, Report};
@@ -39,6 +40,7 @@ use std::sync::Arc;
 #[command(after_help = "Examples:\n  \
     quantscope analyze my-model --top 20\n  \
     quantscope analyze my-model --schemes per-tensor,per-channel,per-block:64\n  \
+    quantscope analyze my-model --for vllm\n  \
     quantscope analyze my-model --fail-on nan,below:20dB\n  \
     quantscope analyze my-model --csv > analysis.csv\n  \
     quantscope analyze demo: --activations demo:")]
@@ -47,6 +49,8 @@ pub struct Analyze {
     model: ModelArgs,
     #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
+    #[command(flatten, next_help_heading = "Target")]
+    target: MeasuredForArgs,
     #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
     /// Several schemes side by side, sorted by the first: per-tensor, per-channel or
@@ -127,6 +131,7 @@ pub struct Analyze {
 /// The results to print.
 struct Results<'a> {
     checkpoint: &'a Arc<Checkpoint>,
+    measured_for: &'a MeasuredFor,
     measured: &'a [Measured],
     outputs: Option<Outputs>,
     duplicates: Duplicates,
@@ -145,13 +150,16 @@ impl Analyze {
         }
         let checkpoint = self.model.open()?;
         let selection = self.selection.selection();
+        let measured_for =
+            self.target.resolve(&checkpoint, &selection, &self.scheme, &self.schemes)?;
+        let quantizer = self.calibration.quantizer(&checkpoint, measured_for.scheme);
         let tensors = selection.matching(&checkpoint)?;
         if let Some(share) = self.sample {
             let sampling = Sampling {
                 checkpoint: &checkpoint,
                 spec: AnalysisSpec {
                     channels: ChannelDetail::None,
-                    ..self.analysis_spec(&checkpoint, &Importance::default())
+                    ..self.analysis_spec(&checkpoint, &measured_for, &Importance::default())
                 },
                 share,
                 rows: self.rows(),
@@ -162,10 +170,11 @@ impl Analyze {
         let activations = self.activations.open(&checkpoint)?;
         let importance = activations.as_ref().map(|found| found.importance(&checkpoint));
         let importance = importance.unwrap_or_default();
+        let spec = self.analysis_spec(&checkpoint, &measured_for, &importance);
         let scan = Scan::start(
             &checkpoint,
             tensors,
-            self.analysis_spec(&checkpoint, &importance),
+            spec.clone(),
             "measuring",
             &self.work,
             self.cache.cache(),
@@ -177,24 +186,15 @@ impl Analyze {
         let outputs = match &activations {
             Some(activations) => {
                 let ids = measured.iter().map(|m| m.id).collect();
-                let quantizers = self.analysis_spec(&checkpoint, &importance).quantizers;
-                let rounding = self.rounding.rounding;
                 let args = &self.activations;
-                Some(args.measure(
-                    &checkpoint,
-                    activations,
-                    ids,
-                    quantizers,
-                    rounding,
-                    &self.work,
-                )?)
+                Some(args.measure(&checkpoint, activations, ids, &spec, &self.work)?)
             }
             None => None,
         };
         if let Some(outputs) = &outputs {
             let by = self.sort.unwrap_or(SortBy::Output(ActivationMode::Weights));
             if let SortBy::Output(mode) = by {
-                let rank = |m: &Measured| outputs.rank(m.id, self.quantizer(&checkpoint), mode);
+                let rank = |m: &Measured| outputs.rank(m.id, quantizer, mode);
                 measured.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
             }
         }
@@ -204,6 +204,7 @@ impl Analyze {
             let comparison = SchemeComparison {
                 checkpoint: &checkpoint,
                 selection: &selection,
+                measured_for: &measured_for,
                 schemes: &self.schemes,
                 measured: &measured,
                 duplicates: &duplicates,
@@ -214,16 +215,22 @@ impl Analyze {
                 true => comparison.document()?,
                 false => comparison.table()?,
             }
-            return fail_on::check(&self.fail_on, &checkpoint, &measured);
+            return fail_on::check(&self.fail_on, &checkpoint, &measured_for, &measured);
         }
-        let (checkpoint, measured) = (&checkpoint, measured.as_slice());
-        let results = Results { checkpoint, measured, outputs, duplicates, importance };
+        let results = Results {
+            checkpoint: &checkpoint,
+            measured_for: &measured_for,
+            measured: &measured,
+            outputs,
+            duplicates,
+            importance,
+        };
         match (self.output.json, self.csv.csv) {
             (true, _) => self.document(&selection, &results)?,
             (_, true) => self.write_csv(&selection, &results, thresholds)?,
             _ => self.table(&selection, &results, thresholds)?,
         }
-        fail_on::check(&self.fail_on, checkpoint, measured)
+        fail_on::check(&self.fail_on, &checkpoint, &measured_for, &measured)
     }
 
     /// The report that measures the same; `None` without a path to write it to.
@@ -234,6 +241,7 @@ impl Analyze {
             force: false,
             recipe: None,
             selection: self.selection,
+            target: self.target,
             scheme: self.scheme,
             calibration: self.calibration,
             rounding: self.rounding,
@@ -256,13 +264,14 @@ impl Analyze {
         results: &Results,
         thresholds: &Thresholds,
     ) -> Result<(), Error> {
-        let Results { checkpoint, measured, outputs, duplicates, .. } = results;
-        let quantizer = self.quantizer(checkpoint);
-        let mut summary = ListingSummary::new(quantizer.scheme);
+        let Results { checkpoint, measured_for, measured, outputs, duplicates, .. } = results;
+        let quantizer = self.calibration.quantizer(checkpoint, measured_for.scheme);
+        let mut summary = ListingSummary::new(measured_for);
         let mut report = Report {
             checkpoint: Arc::clone(checkpoint),
             quantizer,
             rounding: self.rounding.rounding,
+            container: measured_for.container(),
             thresholds: *thresholds,
             has_outputs: false,
             rows: Vec::new(),
@@ -270,7 +279,7 @@ impl Analyze {
             channels: Vec::new(),
         };
         for (index, Measured { id, found, .. }) in measured.iter().enumerate() {
-            let mut listed = Row::new(checkpoint, selection, *id, found.as_ref());
+            let mut listed = Row::new(checkpoint, selection, measured_for, *id, found.as_ref());
             if index < self.rows() {
                 report.rows.push(report_row(checkpoint, &listed, *id, quantizer, found.as_ref()));
             }
@@ -287,22 +296,14 @@ impl Analyze {
         summary.conclude()
     }
 
-    /// The scheme that the table is sorted by.
-    fn first_scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
-        let first = self.schemes.first().copied();
-        first.unwrap_or_else(|| self.scheme.scheme(checkpoint))
-    }
-
-    fn quantizer(&self, checkpoint: &Checkpoint) -> Quantizer {
-        self.calibration.quantizer(checkpoint, self.first_scheme(checkpoint))
-    }
-
-    fn analysis_spec(&self, checkpoint: &Checkpoint, importance: &Importance) -> AnalysisSpec {
-        let schemes = if self.schemes.is_empty() {
-            &[self.first_scheme(checkpoint)][..]
-        } else {
-            &self.schemes
-        };
+    fn analysis_spec(
+        &self,
+        checkpoint: &Checkpoint,
+        measured_for: &MeasuredFor,
+        importance: &Importance,
+    ) -> AnalysisSpec {
+        let first = [measured_for.scheme];
+        let schemes = if self.schemes.is_empty() { &first[..] } else { &self.schemes };
         let quantizers =
             schemes.iter().map(|&scheme| self.calibration.quantizer(checkpoint, scheme));
         let channels = match schemes.len() {
@@ -311,6 +312,7 @@ impl Analyze {
         };
         AnalysisSpec {
             channels,
+            scale_storage: measured_for.scale_storage(),
             // The comparison of schemes shows no other figure.
             errors: match self.schemes.is_empty() || self.output.json {
                 true => ErrorDetail::Full,
@@ -322,8 +324,9 @@ impl Analyze {
     }
 
     fn document(&self, selection: &Selection, results: &Results) -> Result<(), Error> {
-        let Results { checkpoint, measured, outputs, duplicates, .. } = results;
-        let scheme = self.first_scheme(checkpoint);
+        let Results { checkpoint, measured_for, measured, outputs, duplicates, .. } = results;
+        let scheme = measured_for.scheme;
+        let quantizer = self.calibration.quantizer(checkpoint, scheme);
         // The scales can take a thirty-second of the model's size. They are not kept while
         // tensors are measured and sorted, but computed again row by row.
         let mut lists = match scheme {
@@ -333,16 +336,22 @@ impl Analyze {
                 let spec = AnalysisSpec {
                     errors: ErrorDetail::None,
                     keep_scales: true,
-                    ..self.analysis_spec(checkpoint, &results.importance)
+                    ..self.analysis_spec(checkpoint, measured_for, &results.importance)
                 };
                 Some(Scan::start(checkpoint, order, spec, "writing", &self.work, None)?)
             }
         };
-        let mut summary = ListingSummary::new(scheme);
+        let mut summary = ListingSummary::new(measured_for);
         let mut document = Document::begin(output(), checkpoint, scheme)?;
         for (index, Measured { id, found, .. }) in measured.iter().enumerate() {
             if index >= self.rows() {
-                summary.add(&mut Row::new(checkpoint, selection, *id, found.as_ref()));
+                summary.add(&mut Row::new(
+                    checkpoint,
+                    selection,
+                    measured_for,
+                    *id,
+                    found.as_ref(),
+                ));
                 continue;
             }
             let list = lists.as_mut().and_then(Scan::next).transpose()?.and_then(|(_, list)| list);
@@ -351,16 +360,16 @@ impl Analyze {
                 Some(Err(_)) => list.as_ref(),
                 _ => found.as_ref(),
             };
-            let mut row = Row::new(checkpoint, selection, *id, found);
+            let mut row = Row::new(checkpoint, selection, measured_for, *id, found);
             summary.add(&mut row);
-            let listed = Row::new(checkpoint, selection, *id, list.as_ref());
+            let listed = Row::new(checkpoint, selection, measured_for, *id, list.as_ref());
             let quantized = listed.quantized().or(row.quantized());
             let scale = quantized.and_then(|q| scale_of(scheme, &q.scales));
             let duplicate = duplicates.of(checkpoint, *id);
             let tensor = row.analyzed(scale, duplicate);
             match outputs {
                 Some(outputs) => {
-                    let output = outputs.figures(*id, self.quantizer(checkpoint));
+                    let output = outputs.figures(*id, quantizer);
                     document.tensor(&WithOutput { tensor, output })?;
                 }
                 None => document.tensor(&tensor)?,
@@ -382,9 +391,10 @@ impl Analyze {
         results: &Results,
         thresholds: &Thresholds,
     ) -> Result<(), Error> {
-        let Results { checkpoint, measured, outputs, duplicates, .. } = results;
-        let scheme = self.first_scheme(checkpoint);
-        let mut summary = ListingSummary::new(scheme);
+        let Results { checkpoint, measured_for, measured, outputs, duplicates, .. } = results;
+        let scheme = measured_for.scheme;
+        let quantizer = self.calibration.quantizer(checkpoint, scheme);
+        let mut summary = ListingSummary::new(measured_for);
         let mut columns = vec![
             ("tensor", Column::Name),
             ("dtype", Column::OptionalLeft),
@@ -410,7 +420,7 @@ impl Analyze {
         let mut table = Table::new(&columns);
         let levels = scheme.levels();
         for (index, Measured { id, found, .. }) in measured.iter().enumerate() {
-            let mut row = Row::new(checkpoint, selection, *id, found.as_ref());
+            let mut row = Row::new(checkpoint, selection, measured_for, *id, found.as_ref());
             summary.add(&mut row);
             if index >= self.rows() {
                 continue;
@@ -424,10 +434,7 @@ impl Analyze {
             table.cell(sqnr.map(figures::decibels).unwrap_or_default());
             table.cell(sqnr.map_or("", |db| thresholds.rate(db).word()));
             if let Some(outputs) = outputs {
-                outputs
-                    .cells(*id, self.quantizer(checkpoint))
-                    .iter()
-                    .for_each(|cell| table.cell(cell));
+                outputs.cells(*id, quantizer).iter().for_each(|cell| table.cell(cell));
             }
             match error {
                 Some(error) => {

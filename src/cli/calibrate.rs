@@ -9,6 +9,7 @@ use super::options::{
 use super::output::{output, width};
 use super::scan::Scan;
 use super::table::{Column, Table};
+use super::target::MeasuredFor;
 use crate::quantization::{AnalysisSpec, QuantizationScheme, Scales};
 use crate::report::document::{Document, Scale};
 use crate::text::{figures, names};
@@ -51,13 +52,14 @@ impl Calibrate {
         };
         let scan =
             Scan::start(&checkpoint, tensors, spec, "calibrating", &self.work, self.cache.cache())?;
-        let mut summary = ListingSummary::new(scheme);
+        let measured_for = MeasuredFor::scheme(scheme);
+        let mut summary = ListingSummary::new(&measured_for);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
             for found in scan {
                 let (id, found) = found?;
-                let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
+                let mut row = Row::new(&checkpoint, &selection, &measured_for, id, found.as_ref());
                 summary.add(&mut row);
                 let scale = row.quantized().and_then(|q| scale_of(scheme, &q.scales));
                 document.tensor(
@@ -78,7 +80,7 @@ impl Calibrate {
         ]);
         for found in scan {
             let (id, found) = found?;
-            let mut row = Row::new(&checkpoint, &selection, id, found.as_ref());
+            let mut row = Row::new(&checkpoint, &selection, &measured_for, id, found.as_ref());
             summary.add(&mut row);
             table.cell(names::visible(&row.tensor.name));
             table.cell(names::visible(row.tensor.dtype.name()));

@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::Error;
 use crate::cli::measured::Measured;
-use crate::plan::quantizable;
+use crate::cli::target::MeasuredFor;
 use crate::text::figures;
 use std::str::FromStr;
 
@@ -36,7 +36,12 @@ impl FromStr for FailOn {
 
 impl FailOn {
     /// Why a tensor meets the condition; `None` if it does not.
-    fn violation(self, checkpoint: &Checkpoint, measured: &Measured) -> Option<String> {
+    fn violation(
+        self,
+        checkpoint: &Checkpoint,
+        measured_for: &MeasuredFor,
+        measured: &Measured,
+    ) -> Option<String> {
         let statistics = measured.statistics()?;
         match self {
             FailOn::Nan => (statistics.nan > 0).then(|| format!("{} NaN", statistics.nan)),
@@ -44,7 +49,8 @@ impl FailOn {
                 (statistics.inf > 0).then(|| format!("{} infinite values", statistics.inf))
             }
             FailOn::Below(limit) => {
-                let db = measured.sqnr_db().filter(|_| quantizable(checkpoint, measured.id))?;
+                let by_default = measured_for.reason(checkpoint, measured.id).is_none();
+                let db = measured.sqnr_db().filter(|_| by_default)?;
                 let shown = |db| figures::decibels(db);
                 (db < limit).then(|| format!("SQNR {} is below {}", shown(db), shown(limit)))
             }
@@ -56,10 +62,13 @@ impl FailOn {
 pub(super) fn check(
     conditions: &[FailOn],
     checkpoint: &Checkpoint,
+    measured_for: &MeasuredFor,
     measured: &[Measured],
 ) -> Result<(), Error> {
     let first_violation = |measured: &Measured| {
-        conditions.iter().find_map(|condition| condition.violation(checkpoint, measured))
+        conditions
+            .iter()
+            .find_map(|condition| condition.violation(checkpoint, measured_for, measured))
     };
     let mut violations =
         measured.iter().filter_map(|measured| Some((measured.id, first_violation(measured)?)));

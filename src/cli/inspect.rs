@@ -6,7 +6,7 @@ use crate::cli::options::{CsvArgs, ModelArgs, OutputArgs, SchemeArgs, SelectionA
 use crate::cli::output::{output, width};
 use crate::cli::overview::Overview;
 use crate::cli::table::{Column, Rows, Table};
-use crate::quantization::QuantizationScheme;
+use crate::cli::target::{MeasuredFor, MeasuredForArgs};
 use crate::report::csv_writer::CsvWriter;
 use crate::report::document::{self, Document};
 use crate::tensor::TensorId;
@@ -20,12 +20,15 @@ use std::mem::ManuallyDrop;
 #[command(after_help = "Examples:\n  \
     quantscope inspect my-model\n  \
     quantscope inspect my-model --include '*.mlp.*' --scheme per-channel\n  \
+    quantscope inspect my-model --for vllm\n  \
     quantscope inspect my-model --csv > tensors.csv")]
 pub struct Inspect {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten, next_help_heading = "Selection")]
     selection: SelectionArgs,
+    #[command(flatten, next_help_heading = "Target")]
+    target: MeasuredForArgs,
     #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
     #[command(flatten, next_help_heading = "Output")]
@@ -49,15 +52,16 @@ impl Inspect {
         // Never dropped: exiting the process frees the memory faster.
         let checkpoint = ManuallyDrop::new(self.model.open()?);
         let selection = self.selection.selection();
-        let scheme = self.scheme.scheme(&checkpoint);
+        let measured_for = self.target.resolve(&checkpoint, &selection, &self.scheme, &[])?;
+        let scheme = measured_for.scheme;
         let tensors = selection.matching(&checkpoint)?;
-        let row = |id| Row::new(&checkpoint, &selection, id, None);
-        let mut totals = Totals::new(scheme);
+        let row = |id| Row::new(&checkpoint, &selection, &measured_for, id, None);
+        let mut totals = Totals::new(&measured_for);
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
             for batch in tensors.chunks(BATCH) {
-                for (part, counted) in in_parts(batch, scheme, row, |row, listed| {
+                for (part, counted) in in_parts(batch, &measured_for, row, |row, listed| {
                     document::list(&row.listed(), listed)
                 })? {
                     document.append(&part)?;
@@ -92,7 +96,7 @@ impl Inspect {
             ("bytes", Column::Right),
             ("quantizable", Column::Note),
         ]);
-        for (part, counted) in in_parts(&tensors, scheme, row, |row, part: &mut Rows| {
+        for (part, counted) in in_parts(&tensors, &measured_for, row, |row, part: &mut Rows| {
             part.cell(names::visible(&row.tensor.name));
             part.cell(names::visible(row.tensor.dtype.name()));
             part.cell(&row.tensor.shape);
@@ -121,8 +125,8 @@ struct Totals {
 }
 
 impl Totals {
-    fn new(scheme: QuantizationScheme) -> Totals {
-        Totals { summary: ListingSummary::new(scheme), overview: Overview::default() }
+    fn new(measured_for: &MeasuredFor) -> Totals {
+        Totals { summary: ListingSummary::new(measured_for), overview: Overview::default() }
     }
 
     fn add(&mut self, row: &mut Row) {
@@ -140,12 +144,12 @@ impl Totals {
 /// Formats tensors on all cores. Returns the parts in order, each with its totals.
 fn in_parts<'a, P: Default + Send>(
     tensors: &[TensorId],
-    scheme: QuantizationScheme,
+    measured_for: &MeasuredFor,
     row: impl Fn(TensorId) -> Row<'a> + Sync,
     list: impl Fn(&Row, &mut P) -> io::Result<()> + Sync,
 ) -> io::Result<Vec<(P, Totals)>> {
     let listed = tensors.par_chunks(PART).map(|ids| {
-        let (mut part, mut totals) = (P::default(), Totals::new(scheme));
+        let (mut part, mut totals) = (P::default(), Totals::new(measured_for));
         for &id in ids {
             let mut row = row(id);
             totals.add(&mut row);

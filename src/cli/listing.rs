@@ -2,14 +2,18 @@
 
 use super::error::Error;
 use super::scan::Found;
+use super::target::MeasuredFor;
 use crate::checkpoint::{Checkpoint, ReadError};
 use crate::export::SaveError;
-use crate::plan::{Obstacle, Selection, obstacle};
+use crate::plan::gguf_mix::becomes_f16;
+use crate::plan::rules::{Eligibility, Reason};
+use crate::plan::target::Container;
+use crate::plan::{Obstacle, Selection};
 use crate::quantization::{
     Analysis, Calibration, NotQuantizable, QuantizationScheme, Quantized, Quantizer, diagnostics,
 };
 use crate::report::document::{Scale, Tensor, Totals};
-use crate::tensor::{TensorId, TensorInfo};
+use crate::tensor::{FloatType, TensorId, TensorInfo};
 use crate::text::{figures, names};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -22,10 +26,12 @@ pub(super) struct Row<'a> {
     /// Why it is not quantized by default; `None` if it is.
     pub reason: Option<String>,
     pub analysis: Option<&'a Analysis>,
-    /// Why the tensor is not quantized by default, as far as the header shows.
+    /// Why the tensor is not quantized by default for any target, as far as the header shows.
     pub obstacle: Option<Obstacle>,
     /// Whether `quantize` with the same selection would quantize it.
     selected: bool,
+    /// Whether the target stores it as F16, because no block divides its rows.
+    becomes_f16: bool,
     /// Why it could not be measured or quantized, if that is an error.
     failure: Option<Failure<'a>>,
 }
@@ -40,6 +46,7 @@ impl<'a> Row<'a> {
     pub(super) fn new(
         checkpoint: &'a Checkpoint,
         selection: &Selection,
+        measured_for: &MeasuredFor,
         id: TensorId,
         found: Option<&'a Found>,
     ) -> Row<'a> {
@@ -53,6 +60,7 @@ impl<'a> Row<'a> {
             analysis: None,
             obstacle: None,
             selected: false,
+            becomes_f16: false,
             failure: None,
         };
         match found {
@@ -72,14 +80,23 @@ impl<'a> Row<'a> {
             }
             return row;
         }
-        match obstacle(checkpoint, id) {
-            None => row.selected = true,
-            Some(why) => {
-                row.selected = why.can_be_overruled() && asked_for();
-                row.reason = Some(why.to_string());
-                row.obstacle = Some(why);
-            }
+        let (selected, reason) = match measured_for.rules.eligibility(checkpoint, id) {
+            Eligibility::ByDefault => (true, None),
+            Eligibility::ByName(reason) => (asked_for(), Some(reason)),
+            Eligibility::Never(reason) => (false, Some(reason)),
+        };
+        row.selected = selected;
+        row.reason = reason.as_ref().map(Reason::to_string);
+        if let Some(why) = measured_for.scheme_obstacle(tensor).filter(|_| selected) {
+            row.selected = false;
+            row.becomes_f16 =
+                measured_for.container() == Container::Gguf && becomes_f16(checkpoint, id);
+            row.reason.get_or_insert(why);
         }
+        row.obstacle = match reason {
+            Some(Reason::Obstacle(obstacle)) => Some(obstacle),
+            _ => None,
+        };
         row
     }
 
@@ -168,6 +185,8 @@ pub(super) fn print_unplaced(checkpoint: &Checkpoint, out: &mut impl Write) -> i
 /// The totals of a listing, and the first error of each kind.
 pub(super) struct ListingSummary {
     scheme: QuantizationScheme,
+    /// The format that sizes are given for.
+    container: Container,
     pub totals: Totals,
     pub selected: u64,
     unread: usize,
@@ -176,14 +195,25 @@ pub(super) struct ListingSummary {
 }
 
 impl ListingSummary {
-    pub(super) fn new(scheme: QuantizationScheme) -> ListingSummary {
-        let totals = Totals::default();
-        ListingSummary { scheme, totals, selected: 0, unread: 0, first_unread: None, refused: None }
+    pub(super) fn new(measured_for: &MeasuredFor) -> ListingSummary {
+        ListingSummary {
+            scheme: measured_for.scheme,
+            container: measured_for.container(),
+            totals: Totals::default(),
+            selected: 0,
+            unread: 0,
+            first_unread: None,
+            refused: None,
+        }
     }
 
     pub(super) fn add(&mut self, row: &mut Row) {
         let TensorInfo { shape, bytes, .. } = row.tensor;
-        let after = if row.selected { self.scheme.bytes(shape, 4) } else { *bytes };
+        let after = match row.selected {
+            true => self.container.bytes(self.scheme, row.tensor),
+            false if row.becomes_f16 => shape.elements() * FloatType::F16.size() as u64,
+            false => *bytes,
+        };
         self.totals.tensors += 1;
         self.totals.parameters += shape.elements();
         self.totals.bytes += bytes;

@@ -5,8 +5,8 @@ use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::{Request, Task, VerifiedAgainst};
 use crate::job::cache::Cache;
-use crate::plan::Selection;
-use crate::plan::{default_calibration, default_scheme};
+use crate::plan::target::LinearScheme;
+use crate::plan::{Selection, default_calibration, default_scheme};
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::text::names;
 use clap::Args;
@@ -79,13 +79,36 @@ impl SelectionArgs {
 pub(super) struct SchemeArgs {
     /// Which elements share a scale. Default: per-tensor, or per-channel if the model has
     /// learned scales per channel
-    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = int8_scheme)]
-    scheme: Option<QuantizationScheme>,
+    #[arg(long, value_name = "per-tensor|per-channel|per-block:N", value_parser = scheme_text)]
+    scheme: Option<SchemeText>,
+}
+
+/// A scheme of `--scheme`.
+#[derive(Clone, Copy, Debug)]
+struct SchemeText {
+    scheme: QuantizationScheme,
+    /// Whether the name leaves the block size to the model, as W8A16 does.
+    fits_rows: bool,
+}
+
+fn scheme_text(text: &str) -> Result<SchemeText, String> {
+    let scheme = int8_scheme(text)?;
+    Ok(SchemeText { scheme, fits_rows: text == LinearScheme::W8A16.name() })
 }
 
 impl SchemeArgs {
+    /// The scheme that the user chose, if one was.
+    pub(super) fn given(&self) -> Option<QuantizationScheme> {
+        self.scheme.map(|given| given.scheme)
+    }
+
+    /// Whether a scheme with blocks was chosen whose size depends on the model.
+    pub(super) fn fits_rows(&self) -> bool {
+        self.scheme.is_some_and(|given| given.fits_rows)
+    }
+
     pub(super) fn scheme(&self, checkpoint: &Checkpoint) -> QuantizationScheme {
-        self.scheme.unwrap_or_else(|| default_scheme(checkpoint))
+        self.given().unwrap_or_else(|| default_scheme(checkpoint))
     }
 }
 

@@ -53,6 +53,7 @@ impl TensorRole {
             Some(Obstacle::Embedding) => return TensorRole::Embedding,
             Some(Obstacle::Norm) => return TensorRole::Norm,
             Some(Obstacle::OptimizerState) => return TensorRole::Optimizer,
+            Some(Obstacle::Bias) => return TensorRole::Vector,
             _ => {}
         }
         match row.tensor.shape.rank() {

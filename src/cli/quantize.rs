@@ -378,10 +378,10 @@ impl Quantize {
         let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
         let scales = match self.activations.open(checkpoint)? {
             Some(activations) => {
-                let (args, rounding) = (&self.activations, plan.rounding);
-                let (none, ids) = (Vec::new(), ids.clone());
-                let found =
-                    args.measure(checkpoint, &activations, ids, none, rounding, &self.work)?;
+                // Without quantizers only the inputs are calibrated.
+                let spec = AnalysisSpec::scales(Vec::new(), plan.rounding);
+                let (args, ids) = (&self.activations, ids.clone());
+                let found = args.measure(checkpoint, &activations, ids, &spec, &self.work)?;
                 found.input_scales()?
             }
             None => {
@@ -460,11 +460,23 @@ impl Quantize {
             };
             return Ok(Planned { plan, mixes, ..Planned::default() });
         }
-        let tensors = selection.resolve_for(checkpoint, rules)?;
         let mut warnings = left_out(checkpoint, rules, selection)?;
+        let tensors = match selection.resolve_for(checkpoint, rules) {
+            // The loader takes none: say why.
+            Err(SelectionError::Nothing { path, .. }) if !warnings.is_empty() => {
+                let why = format!("nothing to quantize: {}", warnings.join("; "));
+                return Err(UsageError::options(&path, why).into());
+            }
+            tensors => tensors?,
+        };
         let schemes = self.schemes(checkpoint, format, &tensors, importance);
         let (tensors, mut refused) =
             self.without_undivided(checkpoint, format, &schemes, tensors, &mut warnings)?;
+        // Rows of a GGUF that no block divides become F16.
+        if tensors.is_empty() && format != OutputFormat::Gguf {
+            let why = format!("nothing to quantize: {}", warnings.join("; "));
+            return Err(UsageError::options(checkpoint.path(), why).into());
+        }
         if self.partition.partition.is_some() {
             let mut kept = tensors.into_iter().map(|id| (id, Vec::new())).collect();
             self.keep_units_whole(checkpoint, rules, &refused, &mut kept, &mut warnings);
@@ -759,6 +771,7 @@ impl Quantize {
     fn outputs(
         &self,
         checkpoint: &Arc<Checkpoint>,
+        format: OutputFormat,
         outcomes: &[(TensorId, Vec<Outcome>)],
     ) -> Result<Option<Outputs>, Error> {
         let Some(activations) = self.activations.open(checkpoint)? else { return Ok(None) };
@@ -767,9 +780,11 @@ impl Quantize {
         let schemes = schemes.unwrap_or_default().iter().map(|outcome| outcome.quantizer.scheme);
         let (args, rounding) = (&self.activations, self.rounding.rounding);
         let quantizer = |scheme| self.calibration.quantizer(checkpoint, scheme);
-        let quantizers = schemes.map(quantizer).collect();
-        let found =
-            args.measure(checkpoint, &activations, ids, quantizers, rounding, &self.work)?;
+        let spec = AnalysisSpec {
+            scale_storage: format.scale_storage(),
+            ..AnalysisSpec::scales(schemes.map(quantizer).collect(), rounding)
+        };
+        let found = args.measure(checkpoint, &activations, ids, &spec, &self.work)?;
         found.conclude()?;
         Ok(Some(found))
     }
@@ -784,7 +799,7 @@ impl Quantize {
     ) -> Result<BudgetChoices, Error> {
         let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
         let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
-        let outputs = self.outputs(checkpoint, outcomes)?;
+        let outputs = self.outputs(checkpoint, format, outcomes)?;
         let mode = match (format, self.activation_scheme) {
             (OutputFormat::Int8, ActivationScheme::Dynamic) => ActivationMode::Dynamic,
             (OutputFormat::Int8, ActivationScheme::Static) => ActivationMode::Static,
@@ -793,10 +808,15 @@ impl Quantize {
         let options = |(id, outcomes): &(TensorId, Vec<Outcome>)| {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, mode);
             let tensor = checkpoint.tensor(*id);
-            let float = tensor.dtype.float().unwrap_or(FloatType::F32);
-            let scale_bytes = format.scale_storage().scale_bytes(float);
             let least = self.min_sqnr.map(|least| least.0);
-            (*id, budget::options(tensor, outcomes, least, scale_bytes, output))
+            let mut options = budget::options(tensor, outcomes, format.container(), least, output);
+            if mode == ActivationMode::Static {
+                let float = tensor.dtype.float().unwrap_or(FloatType::F32);
+                let scale = format.scale_storage().scale_bytes(float);
+                let quantized = options.iter_mut().filter(|choice| choice.quantizer.is_some());
+                quantized.for_each(|choice| choice.bytes += scale);
+            }
+            (*id, options)
         };
         let options: HashMap<TensorId, Vec<Choice>> = outcomes.iter().map(options).collect();
         let units = rules.units().grouped(outcomes.iter().map(|(id, _)| *id)).into_iter();

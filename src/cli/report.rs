@@ -13,11 +13,13 @@ use crate::cli::output;
 use crate::cli::partition::{AnalysisShare, PartitionArgs};
 use crate::cli::report_rows::{add_duplicates, add_outputs, report_row};
 use crate::cli::scan::Scan;
+use crate::cli::target::{MeasuredFor, MeasuredForArgs};
 use crate::export::partition::fragment::PartialDirectory;
 use crate::export::{SaveError, write_text};
 use crate::job::cache::Cache;
 use crate::job::channels;
 use crate::path_error::IoContext;
+use crate::plan::rules::TargetRules;
 use crate::plan::{Plan, budget, effective_quantizer, recipe};
 use crate::quantization::{AnalysisSpec, QuantizationScheme, Quantizer, Rounding, Thresholds};
 use crate::report::{ChannelError, Format, PlanSummary, Report, TensorChannels};
@@ -53,6 +55,8 @@ pub struct ReportArgs {
     pub(super) recipe: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Selection")]
     pub(super) selection: SelectionArgs,
+    #[command(flatten, next_help_heading = "Target")]
+    pub(super) target: MeasuredForArgs,
     #[command(flatten, next_help_heading = "Quantization")]
     pub(super) scheme: SchemeArgs,
     #[command(flatten, next_help_heading = "Quantization")]
@@ -77,7 +81,7 @@ struct Prepared {
     format: Format,
     plan: Option<Plan>,
     tensors: Vec<TensorId>,
-    scheme: QuantizationScheme,
+    measured_for: MeasuredFor,
     rounding: Rounding,
     spec: AnalysisSpec,
 }
@@ -141,11 +145,21 @@ impl ReportArgs {
 
     fn prepare(&self, format: Format, checkpoint: &Checkpoint) -> Result<Prepared, Error> {
         let plan = self.recipe.as_ref().map(|path| recipe::read(path, checkpoint)).transpose()?;
-        let tensors = self.selection.selection().matching(checkpoint)?;
-        let scheme = self.scheme.scheme(checkpoint);
+        let selection = self.selection.selection();
+        let tensors = selection.matching(checkpoint)?;
+        let measured_for = match &plan {
+            Some(plan) if !self.target.is_given() => MeasuredFor {
+                rules: TargetRules::new(checkpoint, &plan.target)?,
+                scheme: self.scheme.scheme(checkpoint),
+            },
+            _ => self.target.resolve(checkpoint, &selection, &self.scheme, &[])?,
+        };
         let rounding = plan.as_ref().map_or(self.rounding.rounding, |plan| plan.rounding);
-        let spec = self.analysis_spec(checkpoint, scheme, rounding, plan.as_ref());
-        Ok(Prepared { format, plan, tensors, scheme, rounding, spec })
+        let spec = AnalysisSpec {
+            scale_storage: measured_for.scale_storage(),
+            ..self.analysis_spec(checkpoint, measured_for.scheme, rounding, plan.as_ref())
+        };
+        Ok(Prepared { format, plan, tensors, measured_for, rounding, spec })
     }
 
     /// Measures what `cache` does not have, and writes the report.
@@ -156,25 +170,28 @@ impl ReportArgs {
         cache: Option<Cache>,
         thresholds: &Thresholds,
     ) -> Result<(), Error> {
-        let Prepared { format, plan, tensors, scheme, rounding, spec } = prepared;
+        let Prepared { format, plan, tensors, measured_for, rounding, spec } = prepared;
+        let container = measured_for.container();
         let selection = self.selection.selection();
-        let quantizer = self.calibration.quantizer(checkpoint, scheme);
-        let quantizers = spec.quantizers.clone();
+        let quantizer = self.calibration.quantizer(checkpoint, measured_for.scheme);
         let mut report = Report {
             checkpoint: checkpoint.clone(),
             quantizer,
             rounding,
+            container,
             thresholds: *thresholds,
             has_outputs: false,
             rows: Vec::with_capacity(tensors.len()),
             plan: self.plan_summary(plan.as_ref()),
             channels: Vec::new(),
         };
-        let mut summary = ListingSummary::new(scheme);
+        let mut summary = ListingSummary::new(&measured_for);
         let activations = self.activations.open(checkpoint)?;
-        for found in Scan::start(checkpoint, tensors, spec, "measuring", &self.work, cache)? {
+        let scan = Scan::start(checkpoint, tensors, spec.clone(), "measuring", &self.work, cache)?;
+        for found in scan {
             let (id, found) = found?;
-            let mut listed = ListedRow::new(checkpoint, &selection, id, found.as_ref());
+            let mut listed =
+                ListedRow::new(checkpoint, &selection, &measured_for, id, found.as_ref());
             let mark = plan.as_ref().and_then(|plan| plan.get(id));
             let of_row = mark.unwrap_or(quantizer);
             let mut row = report_row(checkpoint, &listed, id, of_row, found.as_ref());
@@ -192,8 +209,7 @@ impl ReportArgs {
             Some(activations) => {
                 let ids = report.rows.iter().map(|row| row.tensor).collect();
                 let args = &self.activations;
-                let measured =
-                    args.measure(checkpoint, activations, ids, quantizers, rounding, &self.work)?;
+                let measured = args.measure(checkpoint, activations, ids, &spec, &self.work)?;
                 add_outputs(&mut report, &measured);
                 Some(measured)
             }
@@ -261,7 +277,8 @@ impl ReportArgs {
             .take(TENSORS_WITH_CHANNELS)
             .collect();
         for (tensor, shared) in worst {
-            let request = channels::Request { tensor, shared, rounding };
+            let scale_storage = report.container.scale_storage();
+            let request = channels::Request { tensor, shared, rounding, scale_storage };
             let job = || channels::start(checkpoint.clone(), request, self.work.threads());
             let found = JobRunner::start(job, "measuring channels", self.work.quiet)?.only()??;
             let errors = found.into_iter().map(|channel| ChannelError {

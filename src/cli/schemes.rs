@@ -7,6 +7,7 @@ use super::listing::{ListingSummary, Row};
 use super::measured::{Measured, note};
 use super::output::{output, width};
 use super::table::{Column, Table};
+use super::target::MeasuredFor;
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
@@ -20,6 +21,7 @@ use std::io::Write;
 pub(super) struct SchemeComparison<'a> {
     pub checkpoint: &'a Checkpoint,
     pub selection: &'a Selection,
+    pub measured_for: &'a MeasuredFor,
     pub schemes: &'a [QuantizationScheme],
     pub measured: &'a [Measured],
     pub duplicates: &'a Duplicates,
@@ -48,10 +50,11 @@ impl SchemeComparison<'_> {
     }
 
     pub(super) fn document(&self) -> Result<(), Error> {
-        let mut summary = ListingSummary::new(self.first());
+        let mut summary = ListingSummary::new(self.measured_for);
         let mut document = Document::begin(output(), self.checkpoint, self.first())?;
         for (index, Measured { id, found, .. }) in self.measured.iter().enumerate() {
-            let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
+            let mut row =
+                Row::new(self.checkpoint, self.selection, self.measured_for, *id, found.as_ref());
             summary.add(&mut row);
             if index >= self.rows {
                 continue;
@@ -102,10 +105,11 @@ impl SchemeComparison<'_> {
         }
         columns.extend([("best", Column::Left), ("quantizable", Column::Note)]);
         let mut table = Table::new(&columns);
-        let mut summary = ListingSummary::new(self.first());
+        let mut summary = ListingSummary::new(self.measured_for);
         let mut totals = vec![SchemeTotals::default(); self.schemes.len()];
         for (index, Measured { id, found, .. }) in self.measured.iter().enumerate() {
-            let mut row = Row::new(self.checkpoint, self.selection, *id, found.as_ref());
+            let mut row =
+                Row::new(self.checkpoint, self.selection, self.measured_for, *id, found.as_ref());
             summary.add(&mut row);
             self.add_totals(*id, &row, &mut totals);
             if index < self.rows {
@@ -141,7 +145,8 @@ impl SchemeComparison<'_> {
             let outcome = outcomes.get(place);
             let db = outcome.and_then(sqnr).filter(|_| row.is_selected());
             let scheme = self.schemes.get(place).filter(|_| db.is_some());
-            total.bytes += scheme.map_or(row.tensor.bytes, |s| s.bytes(&row.tensor.shape, 4));
+            let bytes = |&s| self.measured_for.container_of(s).bytes(s, row.tensor);
+            total.bytes += scheme.map_or(row.tensor.bytes, bytes);
             if let Some(db) = db {
                 total.add(db);
             }

@@ -7,6 +7,7 @@ use super::options::{CalibrationArgs, ModelArgs, OutputArgs, RoundingArgs, Schem
 use super::output::{self, output, width};
 use super::scan::Scan;
 use super::table::{Column, Table};
+use super::target::{MeasuredFor, MeasuredForArgs};
 use crate::checkpoint::Checkpoint;
 use crate::job::channels::{self, Channel};
 use crate::job::element_window::{self, Element};
@@ -34,6 +35,8 @@ pub struct Show {
     /// without END, 32 elements
     #[arg(long, value_name = "START[..END]", value_parser = elements)]
     values: Option<Range<u64>>,
+    #[command(flatten, next_help_heading = "Target")]
+    target: MeasuredForArgs,
     #[command(flatten, next_help_heading = "Quantization")]
     scheme: SchemeArgs,
     #[command(flatten, next_help_heading = "Quantization")]
@@ -72,9 +75,11 @@ impl Show {
         let Some(id) = checkpoint.find(&self.tensor) else {
             return Err(self.no_such_tensor(&checkpoint));
         };
+        let measured_for =
+            self.target.resolve(&checkpoint, &Selection::default(), &self.scheme, &[])?;
         match self.values.clone() {
-            Some(range) => self.values(&checkpoint, id, range),
-            None => self.channels(&checkpoint, id, thresholds),
+            Some(range) => self.values(&checkpoint, id, range, &measured_for),
+            None => self.channels(&checkpoint, id, &measured_for, thresholds),
         }
     }
 
@@ -105,6 +110,7 @@ impl Show {
         &self,
         checkpoint: &Arc<Checkpoint>,
         id: TensorId,
+        measured_for: &MeasuredFor,
         thresholds: &Thresholds,
     ) -> Result<(), Error> {
         let shape = &checkpoint.tensor(id).shape;
@@ -114,7 +120,8 @@ impl Show {
         }
         let tensor = self.calibration.quantizer(checkpoint, QuantizationScheme::PER_TENSOR);
         let rounding = self.rounding.rounding;
-        let spec = AnalysisSpec::scales(vec![tensor], rounding);
+        let scale_storage = measured_for.scale_storage();
+        let spec = AnalysisSpec { scale_storage, ..AnalysisSpec::scales(vec![tensor], rounding) };
         let mut scan = Scan::start(checkpoint, vec![id], spec, "calibrating", &self.work, None)?;
         let analysis = match scan.next().transpose()? {
             Some((_, Some(found))) => found?,
@@ -132,7 +139,7 @@ impl Show {
             Some(Err(why)) => return Err(self.refusal(checkpoint, why.to_string())),
             None => return Err(Error::NoThreads),
         };
-        let request = channels::Request { tensor: id, shared, rounding };
+        let request = channels::Request { tensor: id, shared, rounding, scale_storage };
         let job = || channels::start(checkpoint.clone(), request, self.work.threads());
         let channels = JobRunner::start(job, "measuring", self.work.quiet)?.only()??;
         let mut ranked: Vec<(usize, Channel)> = channels.into_iter().enumerate().collect();
@@ -179,6 +186,7 @@ impl Show {
         checkpoint: &Arc<Checkpoint>,
         id: TensorId,
         range: Range<u64>,
+        measured_for: &MeasuredFor,
     ) -> Result<(), Error> {
         let tensor = checkpoint.tensor(id);
         let count = tensor.parameters();
@@ -186,10 +194,11 @@ impl Show {
             let why = format!("has {count} elements: index {} is out of range", range.start);
             return Err(self.refusal(checkpoint, why));
         }
-        let quantizer = self.calibration.quantizer(checkpoint, self.scheme.scheme(checkpoint));
+        let quantizer = self.calibration.quantizer(checkpoint, measured_for.scheme);
         let quantization = Some(element_window::Quantization {
             quantizer,
             rounding: self.rounding.rounding,
+            scale_storage: measured_for.scale_storage(),
             scale: None,
         });
         let mut table = Table::new(&[

@@ -2,11 +2,14 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::error::{Error, UsageError};
+use crate::cli::options::SchemeArgs;
 use crate::export::{OutputFormat, WeightLayout};
-use crate::plan::PRESET_SCHEMES;
 use crate::plan::gguf_mix::GgufMix;
+use crate::plan::rules::TargetRules;
 use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
-use crate::quantization::{Preset, QuantizationScheme};
+use crate::plan::{PRESET_SCHEMES, Selection};
+use crate::quantization::{Preset, QuantizationScheme, ScaleStorage};
+use crate::tensor::{TensorId, TensorInfo};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
@@ -25,6 +28,113 @@ impl ForArgs {
     pub(super) fn target(&self, checkpoint: &Checkpoint) -> Result<Target, Error> {
         let target = Target::for_loaders(&self.loaders, checkpoint.format());
         target.map_err(|why| unfit(checkpoint, why))
+    }
+}
+
+/// The loaders and the format that figures, sizes and eligibility are for.
+#[derive(Debug, Args)]
+pub(super) struct MeasuredForArgs {
+    /// The program that is to load a quantized model, or several separated by commas. Figures
+    /// are those of scales as its format stores them, sizes count all that the format stores,
+    /// and only what it can load is quantizable. The default scheme is that of its format
+    #[arg(long = "for", value_name = "LOADER", value_delimiter = ',', value_parser = loader())]
+    loaders: Vec<Loader>,
+    /// The format that figures and sizes are for; if not given, that of --for, else safetensors
+    #[arg(long, value_name = "FORMAT", value_parser = format())]
+    format: Option<FormatName>,
+}
+
+impl MeasuredForArgs {
+    /// Whether a loader or a format was named.
+    pub(super) fn is_given(&self) -> bool {
+        !self.loaders.is_empty() || self.format.is_some()
+    }
+
+    /// What the target means for a checkpoint. The scheme is the first of `schemes`, or the one
+    /// of `--scheme`, or the default of the format.
+    pub(super) fn resolve(
+        &self,
+        checkpoint: &Checkpoint,
+        selection: &Selection,
+        scheme: &SchemeArgs,
+        schemes: &[QuantizationScheme],
+    ) -> Result<MeasuredFor, Error> {
+        let refuse = |why: TargetError| unfit(checkpoint, why);
+        let named = schemes.first().copied().or(scheme.given());
+        if !self.is_given() {
+            let scheme = named.unwrap_or_else(|| scheme.scheme(checkpoint));
+            return Ok(MeasuredFor { rules: TargetRules::default(), scheme });
+        }
+        let mut target = Target::for_loaders(&self.loaders, checkpoint.format()).map_err(refuse)?;
+        if let Some(format) = self.format {
+            target = target.with_format(format.container).map_err(refuse)?;
+        }
+        if let Some(scheme) = named {
+            target = target.for_scheme(scheme);
+        }
+        let container = target.container();
+        let stores =
+            |s: &&QuantizationScheme| target.clone().for_scheme(**s).container().can_store(**s);
+        if let Some(scheme) = named.iter().chain(schemes).find(|s| !stores(s)) {
+            let (scheme, format) = (scheme.to_string(), container.name());
+            return Err(refuse(TargetError::CannotStore { scheme, format }));
+        }
+        if let Some(why) = OutputFormat::of(container).unfit(checkpoint) {
+            return Err(UsageError::options(checkpoint.path(), why).into());
+        }
+        let rules = TargetRules::new(checkpoint, &target)?;
+        // A block size that the user leaves to the model is that of the tensors to quantize.
+        let by_default = || {
+            let tensors = selection.resolve_for(checkpoint, &rules).unwrap_or_default();
+            OutputFormat::of(container).default_scheme(checkpoint, tensors)
+        };
+        let groups = Container::CompressedTensors(LinearScheme::W8A16);
+        let scheme = match named {
+            Some(_) if schemes.is_empty() && scheme.fits_rows() && container == groups => {
+                by_default()
+            }
+            Some(scheme) => scheme,
+            None => by_default(),
+        };
+        Ok(MeasuredFor { rules, scheme })
+    }
+}
+
+/// What figures, sizes and eligibility are for.
+pub(super) struct MeasuredFor {
+    pub rules: TargetRules,
+    /// The scheme that is measured first.
+    pub scheme: QuantizationScheme,
+}
+
+impl MeasuredFor {
+    /// A scheme without a target.
+    pub(super) fn scheme(scheme: QuantizationScheme) -> MeasuredFor {
+        MeasuredFor { rules: TargetRules::default(), scheme }
+    }
+
+    pub(super) fn container(&self) -> Container {
+        self.rules.target().container()
+    }
+
+    /// The format with the scheme of compressed-tensors that `scheme` belongs to.
+    pub(super) fn container_of(&self, scheme: QuantizationScheme) -> Container {
+        self.rules.target().clone().for_scheme(scheme).container()
+    }
+
+    pub(super) fn scale_storage(&self) -> ScaleStorage {
+        self.container().scale_storage()
+    }
+
+    /// Why a tensor is not quantized by default; `None` if it is.
+    pub(super) fn reason(&self, checkpoint: &Checkpoint, id: TensorId) -> Option<String> {
+        let reason = self.rules.reason(checkpoint, id).map(|reason| reason.to_string());
+        reason.or_else(|| self.scheme_obstacle(checkpoint.tensor(id)))
+    }
+
+    /// Why a tensor cannot have the scheme in the format, if it cannot.
+    pub(super) fn scheme_obstacle(&self, tensor: &TensorInfo) -> Option<String> {
+        self.container().scheme_obstacle(self.scheme, &tensor.shape)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, ObservedActivations};
 use crate::export::{self, Match, Partition, SaveError};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::ggml::Importance;
-use crate::quantization::{Rounding, Thresholds, narrowed_scale};
+use crate::quantization::{AnalysisSpec, Rounding, Thresholds, narrowed_scale};
 use crate::report::document::ErrorFigures;
 use crate::tensor::FloatType;
 use crate::text::{figures, names};
@@ -97,9 +97,9 @@ impl Verify {
             let pairs = verification.tensors.iter().filter(|t| t.matched != Match::Identical);
             let pairs = pairs.filter_map(|t| Some((t, *stored.get(&t.out)?)));
             let ids = pairs.clone().map(|(tensor, _)| tensor.source).collect();
-            let (args, rounding) = (&self.activations, Rounding::default());
-            let found =
-                args.measure(source, &activations, ids, Vec::new(), rounding, &self.work)?;
+            // Without quantizers only the inputs are calibrated.
+            let spec = AnalysisSpec::scales(Vec::new(), Rounding::default());
+            let found = self.activations.measure(source, &activations, ids, &spec, &self.work)?;
             let scales = found.input_scales()?;
             for (tensor, scale) in pairs {
                 let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());

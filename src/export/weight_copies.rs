@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Directories with another form of the model, its history, or training data.
-const COPY_DIRECTORIES: [&str; 12] = [
+const COPY_DIRECTORIES: [&str; 13] = [
     ".git",
     ".cache",
     "original",
     "onnx",
     "openvino",
     "coreml",
+    "metal",
     "tflite",
     "gguf",
     "global_step*",

@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, ReadError, Reader};
 use crate::quantization::kernels::{self, Quantization};
 use crate::quantization::{
     Calibration, ErrorSums, QuantizationScheme, QuantizationType, Quantizer, Range, Rounding,
+    ScaleStorage,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,8 @@ pub struct Request {
     pub shared: f32,
     /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The type that scales are stored in.
+    pub scale_storage: ScaleStorage,
 }
 
 /// Range and errors of one output channel.
@@ -105,7 +108,10 @@ fn together(
         channels
             .map(|bytes| {
                 let range = kernels::range(dtype, bytes);
-                let Some(own) = own_scale(&range) else { return without_scale(&range) };
+                let scale_type = request.scale_storage.scale_type(dtype);
+                let Some(own) = own_scale(&range, scale_type) else {
+                    return without_scale(&range);
+                };
                 let error = |scale| {
                     let how = quantization(scale, request.rounding);
                     kernels::error(dtype, bytes, how).statistics().sqnr_db
@@ -126,13 +132,15 @@ fn channel(
     length: u64,
 ) -> Result<Channel, ReadError> {
     let pieces = || (start..start + length).step_by(CHUNK_ELEMENTS as usize);
+    let float = reader.checkpoint().float_type(request.tensor).unwrap_or(FloatType::F32);
+    let scale_type = request.scale_storage.scale_type(float);
     let mut range = Range::default();
     for at in pieces() {
         each(reader, request, at, start + length, |dtype, bytes| {
             range.merge(&kernels::range(dtype, bytes));
         })?;
     }
-    let Some(own) = own_scale(&range) else { return Ok(without_scale(&range)) };
+    let Some(own) = own_scale(&range, scale_type) else { return Ok(without_scale(&range)) };
     let how = |scale| quantization(scale, request.rounding);
     let (mut by_own, mut by_shared) = (ErrorSums::default(), ErrorSums::default());
     for at in pieces() {
@@ -148,12 +156,13 @@ fn channel(
     })
 }
 
-/// The scale that a channel of this range has by itself; `None` if it has none.
-fn own_scale(range: &Range) -> Option<f32> {
+/// The scale that a channel of this range has by itself, as a format with scales of `scale_type`
+/// stores it; `None` if it has none.
+fn own_scale(range: &Range, scale_type: FloatType) -> Option<f32> {
     let quantizer =
         Quantizer { calibration: Calibration::MinMax, scheme: QuantizationScheme::PER_CHANNEL };
     let finite = range.is_finite();
-    finite.then(|| quantizer.scale_for(range.absmax(), FloatType::F32).ok()).flatten()
+    finite.then(|| quantizer.scale_for(range.absmax(), scale_type).ok()).flatten()
 }
 
 fn without_scale(range: &Range) -> Channel {
@@ -188,7 +197,12 @@ mod tests {
         let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
         let checkpoint = Checkpoint::open(path).expect("opens");
         let id = checkpoint.find("model.layers.0.mlp.up_proj.weight").expect("there");
-        let request = Request { tensor: id, shared: 0.002, rounding: Rounding::HalfEven };
+        let request = Request {
+            tensor: id,
+            shared: 0.002,
+            rounding: Rounding::HalfEven,
+            scale_storage: ScaleStorage::F32,
+        };
         let run = |threads| run(&checkpoint, &request, Some(threads), &Progress::default());
         let found = run(1).expect("reads");
         assert_eq!(found, run(2).expect("reads"));

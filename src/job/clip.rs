@@ -7,6 +7,7 @@ use super::{PendingJob, Progress, each_chunk, lock};
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{
     AnalysisSpec, Calibration, ErrorStatistics, QuantizationScheme, Quantizer, Rounding,
+    ScaleStorage,
 };
 use crate::tensor::{FloatType, TensorId, read_f64};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,6 +27,8 @@ pub struct Request {
     pub clip: f64,
     /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The type that the scale is stored in.
+    pub scale_storage: ScaleStorage,
 }
 
 /// The scale, the error and the number of clipped elements.
@@ -60,9 +63,9 @@ pub fn run(
     threads: Option<usize>,
     progress: &Progress,
 ) -> ClipResult {
-    let &Request { tensor, calibration, clip, rounding } = request;
+    let &Request { tensor, calibration, clip, rounding, scale_storage } = request;
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    let spec = AnalysisSpec::errors(vec![quantizer], rounding);
+    let spec = AnalysisSpec { scale_storage, ..AnalysisSpec::errors(vec![quantizer], rounding) };
     let found = Mutex::new(None);
     scan::run(checkpoint, &spec, &Order::new(vec![tensor]), threads, progress, &|finding| {
         *lock(&found) = Some(finding.1);

@@ -4,7 +4,7 @@ use super::{Job, Progress};
 use crate::checkpoint::{Checkpoint, Content, ReadError, Reader};
 use crate::quantization::{
     AnalysisSpec, GroupQuantizers, HistogramBuilder, QuantizationScheme, Quantizer, Rounding,
-    TensorAnalyzer, kernels,
+    ScaleStorage, TensorAnalyzer, kernels,
 };
 use crate::tensor::{FloatType, Scalar, Shape, TensorId, read_f64};
 use std::ops::Range as Elements;
@@ -28,6 +28,8 @@ pub struct Quantization {
     pub quantizer: Quantizer,
     /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The type that scales are stored in.
+    pub scale_storage: ScaleStorage,
     /// The scale of the whole tensor, if it is known already, so that the tensor need not be
     /// read to find it.
     pub scale: Option<f32>,
@@ -233,6 +235,7 @@ fn channel_scales(
     let Some(shape) = Shape::new([count, length]) else { return Ok(Vec::new()) };
     let spec = AnalysisSpec {
         keep_scales: true,
+        scale_storage: params.scale_storage,
         ..AnalysisSpec::scales(vec![params.quantizer], params.rounding)
     };
     let measurement = TensorAnalyzer::new(&spec, float, &shape, None);
@@ -267,7 +270,10 @@ fn group_scale(
     let Quantizer { calibration, scheme } = params.quantizer;
     let alone = QuantizationScheme::one_scale(scheme.quantization_type());
     let quantizers = vec![Quantizer { calibration, scheme: alone }];
-    let spec = AnalysisSpec::scales(quantizers, params.rounding);
+    let spec = AnalysisSpec {
+        scale_storage: params.scale_storage,
+        ..AnalysisSpec::scales(quantizers, params.rounding)
+    };
     let shape = Shape::vector(group.end - group.start);
     let measurement = TensorAnalyzer::new(&spec, float, &shape, None);
     let mut builder = measurement.histogram_type().map(HistogramBuilder::new);
@@ -316,7 +322,12 @@ mod tests {
             let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
             let whole = quantizer.quantize_weights(float, shape, bytes).expect("finite");
             let hat = Dequantize { to: Some(FloatType::F32) }.map_tensor(&whole);
-            let params = Quantization { quantizer, rounding: Rounding::HalfEven, scale: None };
+            let params = Quantization {
+                quantizer,
+                rounding: Rounding::HalfEven,
+                scale_storage: ScaleStorage::F32,
+                scale: None,
+            };
             let request = Request { tensor: id, elements: 100..1000, quantization: Some(params) };
             let window = run(&checkpoint, &request, &Progress::default()).expect("reads");
             assert_eq!((window.start, window.elements.len()), (100, 900));

@@ -18,7 +18,7 @@ use crate::plan::rules::FusionUnits;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{
     Analysis, AnalysisSpec, Calibration, NotQuantizable, Preset, QuantizationScheme, Quantizer,
-    Rounding,
+    Rounding, ScaleStorage,
 };
 use crate::tensor::{FloatType, TensorId};
 use std::collections::HashMap;
@@ -35,6 +35,8 @@ pub struct Request {
     pub quantizers: Vec<Quantizer>,
     /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The type that scales are stored in.
+    pub scale_storage: ScaleStorage,
     /// The calibration of the inputs.
     pub calibration: Calibration,
     /// The importance of the weights' elements, with which ggml's block types are quantized.
@@ -225,6 +227,7 @@ impl Work<'_> {
         let requested = quantizers.map(|(place, &quantizer)| ChannelQuantizer {
             quantizer,
             rounding: self.request.rounding,
+            scale_storage: self.request.scale_storage,
             scale: self.scales.get(&(id, place)).copied(),
             learned: self.checkpoint.learned(id),
             importance: self.request.importance.get(id),
@@ -304,7 +307,10 @@ fn scales(
         return Ok(HashMap::new());
     }
     let order = Order::new(layers.iter().map(|(id, _)| *id).collect());
-    let spec = AnalysisSpec::scales(quantizers, request.rounding);
+    let spec = AnalysisSpec {
+        scale_storage: request.scale_storage,
+        ..AnalysisSpec::scales(quantizers, request.rounding)
+    };
     progress.expect(scan::float_bytes(checkpoint, layers.iter().map(|(id, _)| *id)));
     let keep = |(id, analysis): scan::Finding| {
         // Tensors without a scale and read errors are reported when the channels are measured.
@@ -370,6 +376,7 @@ mod tests {
             tensors: checkpoint.ids().collect(),
             quantizers: schemes.iter().map(|&scheme| Quantizer { calibration, scheme }).collect(),
             rounding: Rounding::HalfEven,
+            scale_storage: ScaleStorage::F32,
             calibration,
             importance: Importance::default(),
         }

@@ -12,6 +12,7 @@
 
 use crate::plan::marks::Plan;
 pub use crate::plan::schemes::SCHEMES;
+use crate::plan::target::Container;
 use crate::quantization::{Outcome, Quantizer, Rounding};
 use crate::tensor::{TensorId, TensorInfo};
 
@@ -31,34 +32,37 @@ impl Choice {
         Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 }
     }
 
-    /// The choice to quantize the tensor. `noise_share` is the relative squared error of the
-    /// weight or of the layer's output.
-    pub fn quantized(tensor: &TensorInfo, quantizer: Quantizer, noise_share: f64) -> Choice {
+    /// The choice to quantize the tensor, as `container` stores it. `noise_share` is the relative
+    /// squared error of the weight or of the layer's output.
+    pub fn quantized(
+        tensor: &TensorInfo,
+        container: Container,
+        quantizer: Quantizer,
+        noise_share: f64,
+    ) -> Choice {
         Choice {
             quantizer: Some(quantizer),
-            bytes: quantizer.scheme.bytes(&tensor.shape, 4),
+            bytes: container.bytes(quantizer.scheme, tensor),
             error: noise_share * tensor.parameters() as f64,
         }
     }
 }
 
 /// Returns the options of a tensor: not to quantize it, and every outcome with an SQNR of at
-/// least `min_sqnr_db`. `scale_bytes` is the size of a stored scale. `output` returns the
-/// relative squared error of the layer's output, if known; it then replaces that of the weight.
+/// least `min_sqnr_db`. `output` returns the relative squared error of the layer's output, if
+/// known; it then replaces that of the weight.
 pub(crate) fn options(
     tensor: &TensorInfo,
     outcomes: &[Outcome],
+    container: Container,
     min_sqnr_db: Option<f64>,
-    scale_bytes: u64,
     output: impl Fn(Quantizer) -> Option<f64>,
 ) -> Vec<Choice> {
     let measured = outcomes.iter().filter_map(|outcome| {
         let sums = outcome.result.as_ref().ok()?.error?;
         let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
         let share = output(outcome.quantizer).unwrap_or(sums.noise_share());
-        let bytes = outcome.quantizer.scheme.bytes(&tensor.shape, scale_bytes);
-        let choice = Choice::quantized(tensor, outcome.quantizer, share);
-        enough.then_some(Choice { bytes, ..choice })
+        enough.then(|| Choice::quantized(tensor, container, outcome.quantizer, share))
     });
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }

@@ -33,6 +33,8 @@ pub enum Obstacle {
     Observer,
     /// It is a parameter of a normalisation.
     Norm,
+    /// It is a bias with two or more dimensions, such as those of all experts of a layer.
+    Bias,
     /// It holds NaN or infinities, so it has no scale. Known only after calibration.
     NonFinite { nan: u64, inf: u64, first: u64 },
 }
@@ -40,7 +42,10 @@ pub enum Obstacle {
 impl Obstacle {
     /// Returns whether the tensor can still be quantized if it is named.
     pub fn can_be_overruled(&self) -> bool {
-        matches!(self, Obstacle::FewDimensions | Obstacle::Embedding | Obstacle::Norm)
+        matches!(
+            self,
+            Obstacle::FewDimensions | Obstacle::Embedding | Obstacle::Norm | Obstacle::Bias
+        )
     }
 }
 
@@ -67,6 +72,7 @@ impl std::fmt::Display for Obstacle {
             Obstacle::FewDimensions => f.write_str("it has fewer than two dimensions"),
             Obstacle::Embedding => f.write_str("it is an embedding"),
             Obstacle::Norm => f.write_str("it belongs to a norm"),
+            Obstacle::Bias => f.write_str("it is a bias"),
             Obstacle::NonFinite { nan, inf, first } => write!(
                 f,
                 "it holds {nan} NaN and {inf} Inf, the first at index {first}; such values have no scale"
@@ -110,6 +116,9 @@ pub fn obstacle(checkpoint: &Checkpoint, id: TensorId) -> Option<Obstacle> {
     if tensor.shape.rank() < 2 {
         return Some(Obstacle::FewDimensions);
     }
+    if is_bias(&name) {
+        return Some(Obstacle::Bias);
+    }
     (is_embedding(&name) && is_table(checkpoint, id)).then_some(Obstacle::Embedding)
 }
 
@@ -139,6 +148,7 @@ fn is_embedding(name: &str) -> bool {
             || part.ends_with(b"embedding")
             || part.ends_with(b"embeddings")
             || part.ends_with(b"_embed_tokens")
+            || part.ends_with(b"bias_table")
             || matches!(part, b"wte" | b"wpe" | b"relative_attention_bias" | b"shared")
     }) && !is_projection_inside_embedding(name)
         && !components(name).any(|part| part == b"embed_out")
@@ -164,6 +174,13 @@ fn is_projection_inside_embedding(name: &str) -> bool {
     parts.next().is_some_and(|module| {
         ["proj", "dense", "conv", "linear"].iter().any(|word| module.contains(word))
     })
+}
+
+/// Returns whether the name is that of a bias, such as `experts.gate_up_proj_bias`. A module that
+/// is called a bias, such as `relative_attention_bias`, has a weight.
+fn is_bias(name: &str) -> bool {
+    let last = name.rsplit(['.', '/']).next().unwrap_or(name);
+    ["bias", "biases", "_bias_u", "_bias_v"].iter().any(|end| last.ends_with(end))
 }
 
 fn is_norm(name: &str) -> bool {
@@ -193,6 +210,7 @@ mod tests {
             "prompt_encoder.point_embeddings.0.weight",
             "decoder.embed_tokens.3.weight",
             "pos_embed",
+            "layers.0.blocks.1.attn.relative_position_bias_table",
         ] {
             assert!(is_embedding(name), "{name}");
         }
@@ -209,6 +227,15 @@ mod tests {
         ] {
             assert!(!is_embedding(name), "{name}");
         }
+        for name in [
+            "model.layers.0.mlp.experts.gate_up_proj_bias",
+            "blk.0.ffn_up_exps.bias",
+            "transformer.layer.0.rel_attn.r_w_bias",
+            "encoder.layers.0.self_attn.pos_bias_u",
+        ] {
+            assert!(is_bias(name), "{name}");
+        }
+        assert!(!is_bias("encoder.block.0.layer.0.selfattention.relative_attention_bias.weight"));
         for name in
             ["encoder.layer.0.output.LayerNorm.weight", "model.norm.weight", "h.0.ln_1.weight"]
         {

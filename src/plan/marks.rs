@@ -7,7 +7,7 @@ use crate::plan::inputs::InputQuantization;
 use crate::plan::target::Target;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
-use crate::tensor::TensorId;
+use crate::tensor::{FloatType, TensorId, TensorInfo};
 
 /// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,12 +88,23 @@ impl Plan {
         self.len() == 0
     }
 
+    /// Bytes of a marked tensor in the target's format, the scale of its inputs included.
+    fn bytes_of(&self, tensor: &TensorInfo, quantizer: Quantizer, id: TensorId) -> u64 {
+        let container = self.target.container();
+        let float = tensor.dtype.float().unwrap_or(FloatType::F32);
+        let input = match self.inputs.scale(id) {
+            Some(_) => container.scale_storage().scale_bytes(float),
+            None => 0,
+        };
+        container.bytes(quantizer.scheme, tensor) + input
+    }
+
     /// The tensors whose quantizer differs between the two plans.
     pub fn differing<'p>(&'p self, other: &'p Plan) -> impl Iterator<Item = TensorId> {
         self.choices.differing(&other.choices)
     }
 
-    /// Size before and after quantization, scales included.
+    /// Size before and after quantization, as the target's format stores the marked tensors.
     pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
         let before = checkpoint.total_bytes();
         let mut after = before;
@@ -101,7 +112,7 @@ impl Plan {
             let tensor = checkpoint.tensor(id);
             after = after
                 .saturating_sub(tensor.bytes)
-                .saturating_add(self.target.container().bytes(quantizer.scheme, tensor));
+                .saturating_add(self.bytes_of(tensor, quantizer, id));
         }
         Totals { marked: self.len(), before, after }
     }

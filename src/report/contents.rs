@@ -3,6 +3,7 @@
 use crate::activations::{ActivationMode, OutputError};
 use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
+use crate::plan::target::Container;
 use crate::quantization::{
     Analysis, Diagnostic, ErrorStatistics, QuantizationScheme, Quantizer, Rounding, Statistics,
     Thresholds, ValueHistogram, diagnostics,
@@ -21,6 +22,8 @@ pub struct Report {
     pub quantizer: Quantizer,
     /// How values halfway between two integers are rounded.
     pub rounding: Rounding,
+    /// The format that sizes are given for. Figures are those of scales as it stores them.
+    pub container: Container,
     /// The SQNRs from which ratings apply.
     pub thresholds: Thresholds,
     /// Whether activations were given, so that output errors are known.
@@ -260,7 +263,7 @@ impl Report {
         for row in &self.rows {
             let tensor = self.checkpoint.tensor(row.tensor);
             let after = if row.marked {
-                row.quantizer.scheme.bytes(&tensor.shape, 4)
+                self.container.bytes(row.quantizer.scheme, tensor)
             } else {
                 tensor.bytes
             };
@@ -287,10 +290,9 @@ impl Report {
             let tensor = self.checkpoint.tensor(row.tensor);
             fixed = fixed.saturating_sub(tensor.bytes);
             parameters = parameters.saturating_add(tensor.parameters());
-            let quantized = row
-                .costs
-                .iter()
-                .map(|cost| Choice::quantized(tensor, cost.quantizer, cost.share()));
+            let quantized = row.costs.iter().map(|cost| {
+                Choice::quantized(tensor, self.container, cost.quantizer, cost.share())
+            });
             let choices = std::iter::once(Choice::kept(tensor)).chain(quantized);
             options.push((row.tensor, choices.collect()));
         }
@@ -318,7 +320,8 @@ impl Report {
             for row in self.choosable() {
                 let tensor = self.checkpoint.tensor(row.tensor);
                 let cost = row.cost_by(scheme)?;
-                let choice = Choice::quantized(tensor, cost.quantizer, cost.share());
+                let choice =
+                    Choice::quantized(tensor, self.container, cost.quantizer, cost.share());
                 point.bytes = point.bytes.saturating_sub(tensor.bytes).saturating_add(choice.bytes);
                 point.error += choice.error;
                 parameters = parameters.saturating_add(tensor.parameters());

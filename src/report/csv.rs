@@ -69,7 +69,7 @@ fn record<W: Write>(report: &Report, row: &Row, csv: &mut CsvWriter<W>) -> io::R
     csv.value(row.marked)?;
     csv.value(row.quantizer.scheme)?;
     csv.value(row.quantizer.calibration)?;
-    csv.value(row.quantizer.scheme.bytes(&tensor.shape, 4))?;
+    csv.value(report.container.bytes(row.quantizer.scheme, tensor))?;
     let cost = row.cost();
     let error = cost.map(|cost| &cost.error);
     csv.number(error.map(|e| e.sqnr_db))?;

@@ -174,7 +174,7 @@ fn plan(report: &Report) -> Markup {
     for row in report.rows.iter().filter(|row| row.marked) {
         let tensor = report.checkpoint.tensor(row.tensor);
         let name = format!("{}, {}", row.quantizer.scheme, row.quantizer.calibration);
-        let after = row.quantizer.scheme.bytes(&tensor.shape, 4);
+        let after = report.container.bytes(row.quantizer.scheme, tensor);
         match groups.iter_mut().find(|(known, ..)| *known == name) {
             Some((_, count, before, sum)) => {
                 (*count, *before, *sum) = (*count + 1, *before + tensor.bytes, *sum + after);
@@ -463,7 +463,7 @@ fn write_tensors(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 fn tensor_row(report: &Report, row: &Row) -> Markup {
     let tensor = report.checkpoint.tensor(row.tensor);
     let cost = row.cost();
-    let after = cost.map(|cost| cost.quantizer.scheme.bytes(&tensor.shape, 4));
+    let after = cost.map(|cost| report.container.bytes(cost.quantizer.scheme, tensor));
     let statistics = row.statistics.as_ref().filter(|s| s.count > s.nan + s.inf);
     let error = cost.map(|cost| &cost.error);
     let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word());

@@ -8,17 +8,24 @@ use crate::demo;
 use crate::job::diff::Compared;
 use crate::job::{Progress, diff, output};
 use crate::plan::default_calibration;
-use crate::quantization::{AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding};
+use crate::quantization::{
+    AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding, ScaleStorage,
+};
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The spec of the calibration: the error of each scheme with min-max calibration, and with the
 /// model's default calibration if that is another one.
-pub(super) fn calibration_spec(schemes: &[QuantizationScheme], usual: Calibration) -> AnalysisSpec {
+pub(super) fn calibration_spec(
+    schemes: &[QuantizationScheme],
+    usual: Calibration,
+    scale_storage: ScaleStorage,
+) -> AnalysisSpec {
     AnalysisSpec {
         // Histograms are counted once, in the round that has the per-tensor scheme.
         histogram: schemes.contains(&QuantizationScheme::PER_TENSOR),
+        scale_storage,
         ..AnalysisSpec::errors(quantizers(schemes, usual), Rounding::default())
     }
 }
@@ -69,6 +76,7 @@ pub(super) fn compare(
 pub(super) fn measure_outputs(
     checkpoint: &Checkpoint,
     files: Vec<PathBuf>,
+    scale_storage: ScaleStorage,
     threads: Option<usize>,
     progress: &Progress,
     report: &(dyn Fn(OutputsEvent) + Sync),
@@ -90,6 +98,7 @@ pub(super) fn measure_outputs(
         tensors: captures.tensors().collect(),
         quantizers: quantizers(&SCHEMES, default_calibration(checkpoint)),
         rounding: Rounding::default(),
+        scale_storage,
         calibration: Calibration::MinMax,
         importance,
     };

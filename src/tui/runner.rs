@@ -178,7 +178,9 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         match effect {
             Effect::Calibrate { generation, schemes, shared_absmax } => {
                 let usual = default_calibration(self.checkpoint());
-                let spec = AnalysisSpec { shared_absmax, ..calibration_spec(&schemes, usual) };
+                let scale_storage = self.app.model.scale_storage();
+                let spec = calibration_spec(&schemes, usual, scale_storage);
+                let spec = AnalysisSpec { shared_absmax, ..spec };
                 self.calibrate(generation, spec)?;
             }
             Effect::StopCalibration => self.jobs.calibration = None,
@@ -396,7 +398,11 @@ impl<S: Screen, E: Executor> Runner<S, E> {
 
     fn measure_marks(&mut self, marks: Vec<(TensorId, Quantizer)>) {
         for (quantizer, tensors) in group_by_quantizer(marks) {
-            let spec = AnalysisSpec::errors(vec![quantizer], self.app.model.plan().rounding);
+            let model = &self.app.model;
+            let spec = AnalysisSpec {
+                scale_storage: model.scale_storage(),
+                ..AnalysisSpec::errors(vec![quantizer], model.plan().rounding)
+            };
             let job = self.scan(tensors, spec);
             let started = self.begin(job);
             self.jobs.mark_errors.extend(started.map(|timed| timed.job).ok());
@@ -504,9 +510,10 @@ impl<S: Screen, E: Executor> Runner<S, E> {
     fn measure_outputs(&mut self, files: &[PathBuf]) -> io::Result<()> {
         let (checkpoint, threads) = (self.checkpoint().clone(), self.options.threads);
         let files: Vec<PathBuf> = files.iter().map(|path| self.resolve(path)).collect();
+        let scale_storage = self.app.model.scale_storage();
         let job = PendingJob::new("outputs", Arc::default(), move |progress, sender| {
             let report = |news| _ = sender.send(news);
-            measure_outputs(&checkpoint, files, threads, progress, &report);
+            measure_outputs(&checkpoint, files, scale_storage, threads, progress, &report);
         });
         match self.begin(job) {
             Ok(outputs) => {

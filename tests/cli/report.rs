@@ -6,6 +6,7 @@ use crate::support::{data, failure, json, quantscope, stdout};
 use proptest::prelude::*;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::job::scan;
+use quantscope::plan::target::Container;
 use quantscope::quantization::{
     AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding, Thresholds,
 };
@@ -68,6 +69,7 @@ fn reported(name: &str) -> [String; 3] {
         checkpoint: checkpoint.clone(),
         quantizer,
         rounding: Rounding::default(),
+        container: Container::Safetensors,
         thresholds: Thresholds::default(),
         rows: found.into_iter().map(row).collect(),
         plan: None,

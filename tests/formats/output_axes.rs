@@ -8,7 +8,9 @@ use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Task};
 use quantscope::job::element_window::{self, Quantization};
 use quantscope::job::{Progress, channels, verify};
-use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use quantscope::quantization::{
+    Calibration, QuantizationScheme, Quantizer, Rounding, ScaleStorage,
+};
 use quantscope::tensor::FloatType;
 use std::path::Path;
 
@@ -118,13 +120,15 @@ fn output_channels_along_other_axes_have_their_own_scales() {
         let id = source.find(name).expect("there");
         let all = |name: &str| {
             let tensor = source.find(name).expect("there");
-            let request = channels::Request { tensor, shared: 0.01, rounding: Rounding::HalfAway };
+            let (rounding, scale_storage) = (Rounding::HalfAway, ScaleStorage::F32);
+            let request = channels::Request { tensor, shared: 0.01, rounding, scale_storage };
             channels::run(&source, &request, Some(2), &Progress::default()).expect("reads")
         };
         assert_eq!(all(name), all(&twin), "{name}");
 
         let quantizer = Quantizer { calibration: Calibration::MinMax, scheme };
-        let quantization = Quantization { quantizer, rounding: Rounding::HalfAway, scale: None };
+        let (rounding, scale_storage) = (Rounding::HalfAway, ScaleStorage::F32);
+        let quantization = Quantization { quantizer, rounding, scale_storage, scale: None };
         let request = element_window::Request {
             tensor: id,
             elements: 5..45,

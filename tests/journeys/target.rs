@@ -1,11 +1,12 @@
 //! The target: choosing loaders, the tensors they leave float, and the changes of marks.
 
-use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
+use crate::support::driver::{Driver, SHARDED, TINY_LLAMA, in_repository, scan_of};
 use quantscope::app::Tab;
 use quantscope::app::overlay::Overlay;
 use quantscope::checkpoint::Checkpoint;
-use quantscope::plan::target::{Container, LinearScheme, Loader};
-use quantscope::quantization::{Preset, QuantizationScheme};
+use quantscope::export::LoadCheck;
+use quantscope::plan::target::{Container, LinearScheme, Loader, Target};
+use quantscope::quantization::{AnalysisSpec, Preset, QuantizationScheme, Rounding, ScaleStorage};
 
 /// Moves the cursor of the open list to a row.
 fn choose(driver: &mut Driver, name: &str) {
@@ -206,24 +207,36 @@ fn recipes_and_sessions_keep_the_target() {
     assert_eq!(other.app.model.plan(), driver.app.model.plan());
 }
 
-/// Uses only the keys that the hints name.
+/// From a float model to a saved, checked and compared one, with keys only.
 #[test]
 fn from_a_model_to_a_saved_checked_and_compared_one() {
     let mut driver = Driver::open(SHARDED);
-    choose_target(&mut driver, "vllm");
+    driver.press("T Down Down Down Enter");
+    driver.expect("for vllm (compressed-tensors W8A8)");
     driver.press("b");
-    driver.type_text("75%");
+    driver.expect("nothing quantized");
+    driver.press(":");
+    driver.type_text("600KB");
     driver.press("Enter Enter");
     driver.expect("tensors marked");
-    let after = driver.app.model.totals().after;
-    assert!(after <= driver.app.model.totals().before * 3 / 4, "{after}");
+    let (totals, kept) = (driver.app.model.totals(), driver.app.model.plan().len());
+    assert!(totals.after <= 600_000 && kept > 0, "{totals:?}");
     driver.press("s");
     driver.expect("▸ compressed-tensors W8A8 ");
     driver.press("Enter");
     driver.expect("Saved and verified");
-    driver.expect_words("On disk, the error of");
-    driver.press("Esc D");
-    driver.type_text("sharded-W8A8");
+    driver.expect_words("nothing found that keeps it from loading in vLLM");
+    // Figures of the screen are those of scales as the format stores them: BF16.
+    driver.expect_words(&format!("On disk, {kept} tensors have the error that was previewed."));
+    let saved = Checkpoint::open(&driver.path("sharded-W8A8")).expect("opens");
+    assert_eq!(totals.after, saved.all_stored().map(|(_, stored)| stored.bytes()).sum::<u64>());
+    let checked = LoadCheck::new(&saved, &[Loader::Vllm]).expect("a config");
+    assert!(checked.loads() && checked.quantized == kept, "{checked:?}");
+    driver.press("o");
+    driver.expect("sharded-W8A8");
+    assert_eq!(driver.app.model.checkpoint.path(), saved.path());
+    driver.press("D Ctrl-u");
+    driver.type_text(&in_repository(SHARDED));
     driver.press("Enter");
     driver.expect("changed");
     driver.press("Esc q");
@@ -300,4 +313,47 @@ fn a_budget_mixes_the_presets_and_says_what_it_holds() {
     driver.press("Enter");
     driver.expect("Saved and verified");
     driver.expect("14 tensors have the error that was previewed");
+}
+
+/// Scales of F32 and of BF16 give other errors, so that another target measures again.
+#[test]
+fn figures_follow_the_scales_of_the_target() {
+    let mut driver = Driver::open(SHARDED);
+    let weight = "model.layers.0.mlp.up_proj.weight";
+    let id = driver.app.model.checkpoint.find(weight).expect("there");
+    let per_channel = QuantizationScheme::PER_CHANNEL;
+    let shown =
+        |driver: &Driver| driver.app.model.error(id, per_channel).expect("measured").sqnr_db;
+    let with_f32 = shown(&driver);
+    choose_target(&mut driver, "vllm");
+    let with_bf16 = shown(&driver);
+    assert_ne!(with_f32, with_bf16);
+    let spec = AnalysisSpec {
+        scale_storage: ScaleStorage::ElementType,
+        ..AnalysisSpec::errors(vec![driver.app.model.quantizer_of(id)], Rounding::HalfEven)
+    };
+    let mut found = scan_of(&driver.app.model.checkpoint, vec![id], &spec).into_iter();
+    let analysis = found.next().expect("one tensor").1.expect("reads");
+    let outcome = analysis.outcomes.first().expect("one quantizer");
+    let error = outcome.result.as_ref().expect("quantizable").error.expect("measured");
+    assert_eq!(with_bf16, error.statistics().sqnr_db);
+    driver.press("u");
+    driver.expect("no target");
+    assert_eq!(shown(&driver), with_f32);
+}
+
+#[test]
+fn a_session_for_a_target_that_the_model_cannot_have_is_restored_without_it() {
+    let mut driver = Driver::open(SHARDED);
+    driver.press("a");
+    let mut plan = driver.app.model.plan().clone();
+    let marked = plan.len();
+    plan.target = Target::format(Container::Gguf);
+    driver.app.model.replace(plan);
+    let session = driver.app.session();
+    let mut again = Driver::open(SHARDED);
+    again.app.restore(&session);
+    again.press("j");
+    again.expect("no target");
+    assert_eq!(again.app.model.plan().len(), marked);
 }

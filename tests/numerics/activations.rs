@@ -7,7 +7,9 @@ use quantscope::activations::Activations;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::job::Progress;
 use quantscope::job::output::{Finding, Request, run};
-use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use quantscope::quantization::{
+    Calibration, QuantizationScheme, Quantizer, Rounding, ScaleStorage,
+};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -377,6 +379,7 @@ fn invalid_captures_are_refused_or_read() {
                 tensors: activations.tensors().collect(),
                 quantizers: vec![quantizer],
                 rounding: Rounding::HalfEven,
+                scale_storage: ScaleStorage::F32,
                 calibration: Calibration::Percentile(99.0),
                 importance: activations.importance(&checkpoint),
             };

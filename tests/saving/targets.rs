@@ -2,7 +2,9 @@
 //! previews that equal the receipt.
 
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
-use crate::support::{data, failure, json};
+use crate::support::{data, failure, json, stdout};
+use quantscope::checkpoint::Checkpoint;
+use quantscope::tensor::{FloatType, write_f64};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -413,4 +415,178 @@ fn predicted_figures_equal_the_receipt() {
         ratios.iter().map(|one| one["sqnr_db"].as_f64().expect("a number")).fold(1e9, f64::min)
     };
     assert!(least(&["40"]) >= 40.0);
+}
+
+/// The bytes of all tensors in a saved model, as its file or directory lists them.
+fn stored_bytes(out: &str) -> u64 {
+    let saved = Checkpoint::open(Path::new(out)).expect("opens");
+    saved.all_stored().map(|(_, stored)| stored.bytes()).sum()
+}
+
+/// A model directory of two Linear layers and their neighbours, with weights of about `size`.
+fn linear_model((dtype, name): (FloatType, &'static str), size: f32) -> Model {
+    let names = ["self_attn.o_proj", "mlp.down_proj"];
+    let mut tensors: Vec<Tensor> = names
+        .iter()
+        .map(|module| weights(&format!("model.layers.0.{module}.weight"), &[96, 128]))
+        .collect();
+    tensors.push(weights("model.layers.0.input_layernorm.weight", &[128]));
+    tensors.push(weights("model.embed_tokens.weight", &[64, 128]));
+    for tensor in &mut tensors {
+        let values =
+            tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let mut bytes = Vec::new();
+        values.for_each(|value| write_f64(dtype, f64::from(value * size), &mut bytes));
+        (tensor.bytes, tensor.dtype) = (bytes, name);
+    }
+    let config = serde_json::json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"]});
+    Model::of(&tensors, &config)
+}
+
+/// Figures and sizes that `analyze` and `inspect` show for a target are those of the saved file.
+fn assert_shown_is_saved(source: &str, out: &str, options: &[&str]) {
+    let saved = json(&[&["quantize", source, "-o", out, "--force"], options].concat());
+    let shown = json(&[&["analyze", source], options].concat());
+    let listed = json(&[&["inspect", source], options].concat());
+    let tensors = shown["tensors"].as_array().expect("a list");
+    let quantized = saved["quantized"].as_array().expect("a list");
+    assert!(!quantized.is_empty(), "{options:?}");
+    let offered = tensors.iter().filter(|tensor| tensor["quantizable"] == true).count();
+    assert_eq!(offered, quantized.len(), "{source} {options:?}");
+    for tensor in quantized {
+        let name = &tensor["name"];
+        let found = tensors.iter().find(|other| other["name"] == *name).expect("there");
+        let (found, on_disk) = (&found["quantization"], tensor);
+        for figure in ["sqnr_db", "mse", "max_abs_error", "relative_error"] {
+            let of = |value: &Value| value[figure].as_f64();
+            let (Some(shown), Some(saved)) = (of(found), of(on_disk)) else {
+                panic!("{figure} of {name}: {found} {on_disk}")
+            };
+            // Sums differ in their last digits by the order of the elements.
+            let near = (shown - saved).abs() <= saved.abs() * 1e-6;
+            assert!(near, "{figure} of {name} for {options:?}: shown {shown}, saved {saved}");
+        }
+    }
+    if !options.contains(&"fake-quantized") {
+        assert_eq!(listed["totals"]["bytes_quantized"], stored_bytes(out), "{source} {options:?}");
+    }
+    // The file that was written is compared with the source once more.
+    let verified = json(&["verify", out, "--against", source]);
+    let pairs = verified["quantized"].as_array().expect("a list");
+    for tensor in quantized {
+        let pair = pairs.iter().find(|pair| pair["name"] == tensor["name"]).expect("there");
+        let (measured, saved) = (pair["sqnr_db"].as_f64(), tensor["sqnr_db"].as_f64());
+        let off = measured.zip(saved).map(|(measured, saved)| (measured - saved).abs());
+        assert!(off.is_some_and(|off| off < 1e-6), "{pair}");
+    }
+}
+
+#[test]
+fn what_is_shown_for_a_target_is_what_is_saved() {
+    let targets: [&[&str]; 12] = [
+        &["--format", "safetensors", "--scheme", "per-channel"],
+        &["--format", "safetensors", "--scheme", "per-block:32"],
+        &["--for", "vllm"],
+        &["--for", "transformers", "--scheme", "W8A16"],
+        &["--format", "compressed-tensors", "--scheme", "per-tensor"],
+        &["--for", "mlx"],
+        &["--for", "mlx", "--scheme", "per-block:32"],
+        &["--for", "torchao"],
+        &["--for", "torchao", "--scheme", "per-block:32"],
+        &["--for", "comfyui"],
+        &["--for", "burn"],
+        &["--format", "fake-quantized", "--scheme", "per-channel"],
+    ];
+    // Scales of F16 weights this small are subnormal in F16.
+    let f16 = (FloatType::F16, "F16");
+    let types = [((FloatType::F32, "F32"), 1.0), ((FloatType::BF16, "BF16"), 1.0), (f16, 1e-4)];
+    for (dtype, size) in types {
+        let model = linear_model(dtype, size);
+        for (number, options) in targets.iter().enumerate() {
+            let ending = match options {
+                ["--for", "burn", ..] => ".bpk",
+                ["--for", "comfyui", ..] | ["--format", "safetensors", ..] => ".safetensors",
+                _ => "",
+            };
+            assert_shown_is_saved(
+                &model.path("source"),
+                &model.path(&format!("{number}{ending}")),
+                options,
+            );
+        }
+    }
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("out.gguf");
+    let out = out.to_str().expect("text");
+    for options in [&["--format", "gguf"][..], &["--for", "llama.cpp"]] {
+        assert_shown_is_saved(&data("gguf/floats.gguf"), out, options);
+    }
+}
+
+#[test]
+fn the_type_of_scales_changes_the_figures() {
+    let model = linear_model((FloatType::F16, "F16"), 1e-4);
+    let source = model.path("source");
+    let worst = |options: &[&str]| {
+        let shown = json(&[&["analyze", &source, "--scheme", "per-channel"], options].concat());
+        let tensors = shown["tensors"].as_array().expect("a list").iter();
+        let quantized = tensors.filter_map(|tensor| tensor["quantization"]["sqnr_db"].as_f64());
+        quantized.fold(f64::INFINITY, f64::min)
+    };
+    assert!(worst(&[]) > worst(&["--for", "vllm"]) + 3.0);
+    let listed = stdout(&["analyze", &source, "--for", "vllm"]);
+    assert!(listed.contains("no: it is an embedding"), "{listed}");
+    let (code, said) = failure(&["analyze", &source, "--for", "mlx", "--scheme", "per-channel"]);
+    assert!(code == 1 && said.contains("mlx does not store per-channel"), "{said}");
+    let (code, said) = failure(&["inspect", &source, "--format", "gguf"]);
+    assert!(code == 1 && said.contains("GGUF"), "{said}");
+    let of = |options: &[&str]| {
+        let name = "model.layers.0.mlp.down_proj.weight";
+        json(&[&["show", &source, name, "--values", "0..4"], options].concat())["values"].clone()
+    };
+    assert_ne!(of(&["--scheme", "per-channel"]), of(&["--for", "vllm"]));
+}
+
+#[test]
+fn columns_that_blocks_do_not_divide_are_listed_as_float() {
+    let mut tensors = vec![weights("model.layers.0.self_attn.o_proj.weight", &[64, 128])];
+    tensors.push(weights("model.layers.0.mlp.down_proj.weight", &[64, 100]));
+    let config = serde_json::json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"]});
+    let model = Model::of(&tensors, &config);
+    let source = model.path("source");
+    for options in [&["--for", "vllm", "--scheme", "W8A16"][..], &["--for", "mlx"]] {
+        let listed = stdout(&[&["inspect", &source], options].concat());
+        assert!(listed.contains("no: its 100 columns"), "{listed}");
+        assert_shown_is_saved(&source, &model.path("out"), options);
+    }
+}
+
+#[test]
+fn architectures_whose_float_weights_are_joined_are_refused() {
+    let edit = |config: &mut Value| config["model_type"] = "olmo_hybrid".into();
+    let model = Model::with("not-loadable/dinov2", edit, &[]);
+    let (source, out) = (model.path("source"), model.path("out"));
+    let save = ["quantize", &source, "-o", &out, "--for", "transformers"];
+    let (code, said) = failure(&save);
+    assert!(code == 1 && said.contains("split or join weights"), "{said}");
+}
+
+#[test]
+fn a_weight_file_that_the_loader_does_not_look_for_is_refused_before_writing() {
+    let model = linear_model((FloatType::F32, "F32"), 1.0);
+    let file = |name: &str| Path::new(&model.path("source")).join(name);
+    std::fs::rename(file("model.safetensors"), file("weights.safetensors")).expect("renames");
+    for options in [
+        &["--for", "transformers"][..],
+        &["--for", "sentence-transformers", "--scheme", "W8A16"],
+        &["--for", "transformers", "--scheme", "FP8_DYNAMIC"],
+        &["--for", "torchao"],
+    ] {
+        let said = model.refused(options);
+        assert!(said.contains("opens model.safetensors") && said.contains("rename"), "{said}");
+    }
+    assert!(
+        stdout(&["quantize", &model.path("source"), "-o", &model.path("out"), "--for", "vllm"])
+            .contains("nothing found that keeps it from loading in vLLM")
+    );
 }

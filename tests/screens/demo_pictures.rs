@@ -18,14 +18,14 @@ fn steps(name: &str) -> Vec<Step> {
     crate::script::parse(&text.expect("a script")).expect("steps")
 }
 
-/// Plays a script on the demo and calls `at_picture` for each of its pictures. At the end of the
+/// Plays a script on a model and calls `at_picture` for each of its pictures. At the end of the
 /// script all marks must be saved, so that one Ctrl+C quits: a second one could arrive after the
 /// program has restored the terminal, and kill it.
-fn play(name: &str, mut at_picture: impl FnMut(&mut Session, &str)) {
+fn play(name: &str, model: &str, mut at_picture: impl FnMut(&mut Session, &str)) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut command = CommandBuilder::new("sh");
     let program = env!("CARGO_BIN_EXE_quantscope");
-    let line = format!("cd '{}' && exec '{program}' demo:", directory.path().display());
+    let line = format!("cd '{}' && exec '{program}' '{model}'", directory.path().display());
     command.args(["-c", &line]);
     let mut session = Session::spawn(command, &[("COLORTERM", "truecolor")]);
     for step in steps(name) {
@@ -43,7 +43,7 @@ fn play(name: &str, mut at_picture: impl FnMut(&mut Session, &str)) {
 
 #[test]
 fn the_pictures_of_the_demo_are_what_the_screen_shows() {
-    play("screens", |session, name| {
+    play("screens", "demo:", |session, name| {
         let path = Path::new(PICTURES).join(format!("{name}.txt"));
         let pinned = std::fs::read_to_string(&path).unwrap_or_default();
         let start = Instant::now();
@@ -64,8 +64,10 @@ fn the_pictures_of_the_demo_are_what_the_screen_shows() {
 }
 
 #[test]
-fn the_film_of_the_demo_can_be_shot() {
-    play("job", |_, _| {});
+fn the_films_can_be_shot() {
+    play("job-demo", "demo:", |_, _| {});
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny-llama/sharded");
+    play("job", model, |_, _| {});
 }
 
 #[test]

@@ -83,17 +83,20 @@ impl App {
                 effects.push(Effect::StopCalibration);
             }
             CalibrationState::NothingToDo => self.say("there is no float tensor to calibrate"),
-            _ => {
-                self.model.clear_measurements();
-                self.values.clear();
-                self.histogram.clear();
-                self.channels.clear();
-                self.comparison.clear();
-                self.measuring.clear();
-                self.update_ranking();
-                self.calibrate(effects);
-            }
+            _ => self.recalibrate(effects),
         }
+    }
+
+    /// Forgets all measurements and calibrates every tensor again.
+    pub(super) fn recalibrate(&mut self, effects: &mut Effects) {
+        self.model.clear_measurements();
+        self.values.clear();
+        self.histogram.clear();
+        self.channels.clear();
+        self.comparison.clear();
+        self.measuring.clear();
+        self.update_ranking();
+        self.calibrate(effects);
     }
 
     pub(super) fn tick(

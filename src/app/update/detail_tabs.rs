@@ -33,8 +33,10 @@ impl App {
         self.histogram.show(id, self.model.quantizer_of(id).calibration);
         effects.extend(self.histogram.request(id, metrics).map(Effect::BuildHistogram));
         let rounding = self.model.plan().rounding;
-        self.histogram.estimate(id, metrics, rounding);
-        effects.extend(self.histogram.request_clip(id, rounding).map(Effect::MeasureClip));
+        let scale_storage = self.model.scale_storage();
+        self.histogram.estimate(id, metrics, rounding, scale_storage);
+        let request = self.histogram.request_clip(id, rounding, scale_storage);
+        effects.extend(request.map(Effect::MeasureClip));
     }
 
     fn request_scheme_comparison(&mut self, effects: &mut Effects) {
@@ -58,7 +60,8 @@ impl App {
             return;
         };
         let rounding = self.model.plan().rounding;
-        let request = Request { tensor: id, shared: *largest_scale, rounding };
+        let scale_storage = self.model.scale_storage();
+        let request = Request { tensor: id, shared: *largest_scale, rounding, scale_storage };
         effects.extend(self.channels.request(request).map(Effect::ReadChannels));
     }
 

@@ -79,6 +79,7 @@ impl App {
         };
         self.requested_rules = None;
         self.comparison.clear();
+        let before = self.model.scale_storage();
         if self.model.plan().target == target {
             if *self.model.rules() == rules {
                 self.say(format!("the target is {target} already"));
@@ -91,6 +92,13 @@ impl App {
                 true => format!("target {target}; all marks fit"),
                 false => format!("target {target}: {}; {undo} undoes it", changes.join("; ")),
             });
+        }
+        if self.model.scale_storage() != before {
+            self.recalibrate(effects);
+            let files = self.model.outputs.as_ref().map(|outputs| outputs.files.clone());
+            if let Some(files) = files {
+                self.open_activations(files, effects);
+            }
         }
         self.table.keep_cursor();
         self.table.measurements_changed(&self.model);

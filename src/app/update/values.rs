@@ -40,7 +40,8 @@ impl App {
                 _ => None,
             },
         };
-        Some(Quantization { quantizer, rounding, scale })
+        let scale_storage = self.model.scale_storage();
+        Some(Quantization { quantizer, rounding, scale_storage, scale })
     }
 
     fn shape(&self, id: TensorId) -> &crate::tensor::Shape {

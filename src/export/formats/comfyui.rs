@@ -14,11 +14,9 @@ use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::Plan;
+use crate::plan::target::COMFYUI_MARKER;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, Shape, TensorId, TensorInfo};
-
-/// The content of a layer's marker.
-const MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
 
 pub(super) struct ComfyUi;
 
@@ -96,7 +94,7 @@ fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Opti
         QuantizationScheme::PerTensor(..) => Shape::new([])?,
         scheme => scheme.scale_shape(&tensor.shape),
     };
-    let marker = Shape::vector(MARKER.len() as u64);
+    let marker = Shape::vector(COMFYUI_MARKER.len() as u64);
     Some(vec![
         Entry::int8_values(tensor, id, quantizer)?,
         Entry::new(scale_name(tensor), DType::F32, scale_shape, MadeFrom::Scales { tensor: id })?,
@@ -104,7 +102,7 @@ fn quantized_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Opti
             marker_name(tensor),
             DType::U8,
             marker,
-            MadeFrom::Literal(MARKER.as_bytes().to_vec()),
+            MadeFrom::Literal(COMFYUI_MARKER.as_bytes().to_vec()),
         )?,
     ])
 }

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
 use crate::export::container_check;
 use crate::export::error::SaveError;
-use crate::export::formats::model_directory::model_obstacle;
+use crate::export::formats::model_directory::{check_file_name, model_obstacle};
 use crate::export::formats::provenance::note_quantizers;
 use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
@@ -19,7 +19,7 @@ use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{Plan, dividing_block};
-use crate::quantization::{QuantizationScheme, ScaleStorage, narrowed_scale};
+use crate::quantization::{QuantizationScheme, narrowed_scale};
 use crate::tensor::{DType, Shape, TensorId, write_f64};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -50,6 +50,13 @@ impl Packing {
             Packing::IntQuantized => "int-quantized",
             Packing::PackQuantized => "pack-quantized",
         }
+    }
+
+    fn container(self) -> Container {
+        Container::CompressedTensors(match self {
+            Packing::IntQuantized => LinearScheme::W8A8,
+            Packing::PackQuantized => LinearScheme::W8A16,
+        })
     }
 }
 
@@ -97,11 +104,6 @@ impl FormatWriter for CompressedTensors {
         model_obstacle(checkpoint)
     }
 
-    /// The type of the weights. No loader supports F64 scales.
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::ElementType
-    }
-
     fn lay_out(
         &self,
         checkpoint: &Checkpoint,
@@ -131,7 +133,8 @@ impl FormatWriter for CompressedTensors {
                 metadata
             },
             output_plan,
-        )
+        )?;
+        check_file_name(checkpoint, plan, output_plan).map_err(refuse)
     }
 
     fn check_container(&self, file: &Path) -> Result<(), String> {
@@ -175,7 +178,7 @@ impl CompressedTensors {
     fn entries(&self, checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<Vec<Entry>> {
         let quantizer = plan.get(id)?;
         let tensor = checkpoint.tensor(id);
-        let scale_type = self.scale_storage().scale_type(tensor.dtype.float()?);
+        let scale_type = self.packing.container().scale_storage().scale_type(tensor.dtype.float()?);
         let values = |stored_as| MadeFrom::Values { tensor: id, quantizer, stored_as };
         let mut entries = Vec::new();
         match self.packing {

@@ -14,7 +14,7 @@ use crate::export::request::Request;
 use crate::plan::rules::{Reason, kept_part};
 use crate::plan::{Plan, gguf_mix};
 use crate::quantization::ggml::ImportanceOrigin;
-use crate::quantization::{Calibration, QuantizationScheme, Quantizer, ScaleStorage};
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{BlockType, DType, FloatType, TensorId, TensorInfo};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -49,10 +49,6 @@ impl FormatWriter for Gguf {
 
     fn default_scheme(&self, _: &Checkpoint, _: &[TensorId]) -> QuantizationScheme {
         INT8_BLOCKS
-    }
-
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::F16
     }
 
     fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {

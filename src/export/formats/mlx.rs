@@ -14,7 +14,8 @@ use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::Plan;
-use crate::quantization::{QuantizationScheme, QuantizationType, ScaleStorage};
+use crate::plan::target::Container;
+use crate::quantization::{QuantizationScheme, QuantizationType};
 use crate::tensor::{DType, Shape, TensorId};
 use serde_json::json;
 
@@ -50,11 +51,6 @@ impl FormatWriter for Mlx {
 
     fn checkpoint_obstacle(&self, checkpoint: &Checkpoint) -> Option<String> {
         model_obstacle(checkpoint)
-    }
-
-    /// The type of the weights, because mlx-lm computes in the type of the scales.
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::ElementType
     }
 
     fn lay_out(
@@ -95,7 +91,7 @@ impl Mlx {
         let tensor = checkpoint.tensor(id);
         let module = tensor.module();
         let words = Shape::new([tensor.shape.channels(), tensor.shape.row_len() / 4])?;
-        let scale_type = self.scale_storage().scale_type(tensor.dtype.float()?);
+        let scale_type = Container::Mlx.scale_storage().scale_type(tensor.dtype.float()?);
         let of_groups = |last: &str, made_from| {
             let shape = quantizer.scheme.scale_shape(&tensor.shape);
             Entry::new(format!("{module}.{last}"), scale_type.dtype(), shape, made_from)

@@ -4,9 +4,14 @@ use crate::checkpoint::Checkpoint;
 use crate::export::error::SaveError;
 use crate::export::output_plan::{OutputPlan, TextFile};
 use crate::export::sidecar_files::pretty;
+use crate::plan::Plan;
+use crate::plan::target::Loader;
 use crate::tensor::TensorInfo;
 use serde_json::Value;
 use std::collections::HashSet;
+
+/// The configuration of an adapter, whose weights PEFT loads.
+const PEFT_CONFIG: &str = "adapter_config.json";
 
 /// Returns why a checkpoint cannot be saved as a quantized model directory, if so.
 pub(super) fn model_obstacle(checkpoint: &Checkpoint) -> Option<String> {
@@ -24,6 +29,31 @@ pub(super) fn model_obstacle(checkpoint: &Checkpoint) -> Option<String> {
         let name = checkpoint.tensor(id).name.escape_debug();
         format!("'{name}' is quantized already ({}); dequantize the model first", layout.name())
     })
+}
+
+/// Checks that the loaders of a plan look for the only weight file of an output under its name,
+/// which is that of the source's file.
+pub(super) fn check_file_name(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    output_plan: &OutputPlan,
+) -> Result<(), String> {
+    let is_adapter = checkpoint.directory().is_some_and(|root| root.join(PEFT_CONFIG).is_file());
+    let [file] = output_plan.files.as_slice() else { return Ok(()) };
+    let has_index = output_plan.texts.iter().any(|text| text.name.ends_with(".index.json"));
+    let is_found = |name: &str| name.starts_with("model.") && name.ends_with(".safetensors");
+    if is_adapter || has_index || is_found(&file.name) {
+        return Ok(());
+    }
+    let of_transformers = [Loader::Transformers, Loader::SentenceTransformers, Loader::Torchao];
+    match plan.target.loaders().iter().find(|loader| of_transformers.contains(loader)) {
+        None => Ok(()),
+        Some(loader) => Err(format!(
+            "{} opens model.safetensors, and the weights would be in '{}'; rename the source's file",
+            loader.title(),
+            file.name.escape_debug()
+        )),
+    }
 }
 
 /// The names of all stored tensors of a source.

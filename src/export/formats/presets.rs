@@ -9,7 +9,7 @@ use crate::export::compensated::{COMPENSATED_KEY, OWNERS_SCALES_KEY};
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::compressed_tensors::entry;
-use crate::export::formats::model_directory::{model_obstacle, part_taken};
+use crate::export::formats::model_directory::{check_file_name, model_obstacle, part_taken};
 use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::module_patterns;
@@ -18,9 +18,7 @@ use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::rules::{FusionUnits, experts_of};
 use crate::plan::{PRESET_SCHEMES, Plan};
-use crate::quantization::{
-    Preset, PresetGroup, PresetPart, QuantizationScheme, ScaleStorage, shape_bytes,
-};
+use crate::quantization::{Preset, PresetGroup, PresetPart, QuantizationScheme, shape_bytes};
 use crate::tensor::{FloatType, TensorId};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -57,10 +55,6 @@ impl FormatWriter for Presets {
         model_obstacle(checkpoint)
     }
 
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::ElementType
-    }
-
     fn lay_out(
         &self,
         checkpoint: &Checkpoint,
@@ -88,7 +82,8 @@ impl FormatWriter for Presets {
             list_names(checkpoint, entries, list, &mut metadata);
             metadata
         };
-        shards::lay_out(checkpoint, shards, &note, output_plan)
+        shards::lay_out(checkpoint, shards, &note, output_plan)?;
+        check_file_name(checkpoint, plan, output_plan).map_err(refuse)
     }
 
     fn check_container(&self, file: &Path) -> Result<(), String> {

@@ -92,7 +92,7 @@ impl OutputFormat {
 
     /// Returns the type of stored scales. Errors are measured with scales rounded to it.
     pub fn scale_storage(self) -> ScaleStorage {
-        self.writer().scale_storage()
+        self.container().scale_storage()
     }
 
     /// Returns why a checkpoint cannot be saved in the format, if so.

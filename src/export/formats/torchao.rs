@@ -6,7 +6,9 @@
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::packed::Int8Values;
 use crate::export::error::SaveError;
-use crate::export::formats::model_directory::{StoredNames, add_config, model_obstacle};
+use crate::export::formats::model_directory::{
+    StoredNames, add_config, check_file_name, model_obstacle,
+};
 use crate::export::formats::provenance::note_quantizers;
 use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
@@ -67,7 +69,8 @@ impl FormatWriter for Torchao {
                 metadata
             },
             output_plan,
-        )
+        )?;
+        check_file_name(checkpoint, plan, output_plan).map_err(refuse)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::export::error::SaveError;
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::Request;
 use crate::plan::Plan;
-use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 use std::path::Path;
 
@@ -38,11 +38,6 @@ pub(crate) trait FormatWriter: Sync {
     /// Returns why no tensor of the checkpoint can be saved in the format, if so.
     fn checkpoint_obstacle(&self, _: &Checkpoint) -> Option<String> {
         None
-    }
-
-    /// The type of stored scales.
-    fn scale_storage(&self) -> ScaleStorage {
-        ScaleStorage::F32
     }
 
     /// Adds the output's files, texts and warnings to `output_plan`. The plan only marks tensors

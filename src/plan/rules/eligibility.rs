@@ -89,6 +89,7 @@ impl Reason {
                 Obstacle::Embedding => "embedding",
                 Obstacle::Observer => "observer",
                 Obstacle::Norm => "norm",
+                Obstacle::Bias => "bias",
                 Obstacle::NonFinite { .. } => "NaN or Inf",
             },
             Reason::NotAModuleWeight => "no weight",

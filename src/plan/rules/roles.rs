@@ -6,7 +6,7 @@ use crate::checkpoint::output_axes::CONV1D_LAYERS;
 const ROUTERS: [&str; 6] = ["gate", "gates", "router", "routers", "shared_expert_gate", "wg"];
 
 /// Names of modules that compute a network's output.
-const HEADS: [&str; 22] = [
+const HEADS: [&str; 23] = [
     "lm_head",
     "embed_out",
     "lm_loss",
@@ -27,6 +27,7 @@ const HEADS: [&str; 22] = [
     "cls_classifier",
     "lm_heads",
     "codec_head",
+    "output_layer",
     "head",
     "output",
 ];
@@ -110,13 +111,19 @@ pub(super) fn is_head(module: &str) -> bool {
             || name == "decoder" && module.contains("predictions")
             || module.ends_with("lm_head.decoder");
     }
+    // The last layer of a head with several.
+    let of_head = |parent: &str| parent == "classifier" || parent == "classification_head";
+    if name == "out_proj" && module.rsplit('.').nth(1).is_some_and(of_head) {
+        return true;
+    }
     HEADS.contains(&name) || module.split('.').any(|part| part == "lm_head" || part == "pred_layer")
 }
 
 /// Returns whether a module is a language model's head, with one row per vocabulary entry.
 pub(super) fn is_language_head(module: &str) -> bool {
-    const CLASSIFIERS: [&str; 6] = [
+    const CLASSIFIERS: [&str; 7] = [
         "classifier",
+        "out_proj",
         "score",
         "qa_outputs",
         "seq_relationship",
@@ -208,6 +215,9 @@ mod tests {
             "proj_out",
             "classifier",
             "classifier.1",
+            "classifier.out_proj",
+            "model.classification_head.out_proj",
+            "transformer.output_layer",
             "lm_heads.3",
             "lm_head.dense",
             "output",
@@ -219,6 +229,8 @@ mod tests {
             "transformer.h.0.proj_out",
             "bert.encoder.layer.0.output.dense",
             "model.decoder",
+            "classifier.dense",
+            "model.decoder.layers.0.self_attn.out_proj",
             "model.layers.0.attention.output",
         ] {
             assert!(!is_head(module), "{module}");

@@ -2,7 +2,10 @@
 
 use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES};
 use crate::quantization::{QuantizationScheme, ScaleStorage};
-use crate::tensor::{BlockType, Shape, TensorInfo};
+use crate::tensor::{BlockType, FloatType, Shape, TensorInfo};
+
+/// What the marker of a layer quantized for ComfyUI says.
+pub(crate) const COMFYUI_MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
 
 /// The container that an output is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -133,18 +136,6 @@ impl Container {
         }
     }
 
-    /// Bytes of a tensor in a scheme. Presets have scales of the weight's type; those of int8
-    /// are counted as four bytes in every format.
-    pub fn bytes(self, scheme: QuantizationScheme, tensor: &TensorInfo) -> u64 {
-        let scale = match (self, tensor.dtype.float()) {
-            (Container::CompressedTensors(LinearScheme::Presets), Some(float)) => {
-                ScaleStorage::ElementType.scale_bytes(float)
-            }
-            _ => 4,
-        };
-        scheme.bytes(&tensor.shape, scale)
-    }
-
     /// Returns why a weight of this shape cannot have a scheme; `None` if it can.
     pub fn scheme_obstacle(self, scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
         if let Some(preset) = scheme.preset() {
@@ -155,6 +146,7 @@ impl Container {
             (
                 Container::CompressedTensors(LinearScheme::W8A16)
                 | Container::Mlx
+                | Container::Torchao
                 | Container::Gguf,
                 QuantizationScheme::PerBlock(_, _, size),
             ) => size,
@@ -173,6 +165,39 @@ impl Container {
         };
         (!columns.is_multiple_of(u64::from(size)))
             .then(|| format!("its {columns} columns are not a multiple of {size}"))
+    }
+
+    /// The type that scales are stored in. Errors are measured against scales rounded to it.
+    pub fn scale_storage(self) -> ScaleStorage {
+        match self {
+            // The model's own type. No loader has F64 scales, and MLX computes in their type.
+            Container::CompressedTensors(_) | Container::Mlx => ScaleStorage::ElementType,
+            Container::Gguf => ScaleStorage::F16,
+            Container::Safetensors
+            | Container::Burn
+            | Container::FakeQuantized
+            | Container::ComfyUi
+            | Container::Torchao => ScaleStorage::F32,
+        }
+    }
+
+    /// Bytes of everything that is stored for a quantized tensor. For fake-quantized, which
+    /// stores floats, those of int8 values and F32 scales.
+    pub fn bytes(self, scheme: QuantizationScheme, tensor: &TensorInfo) -> u64 {
+        let float = tensor.dtype.float().unwrap_or(FloatType::F32);
+        let scale_bytes = self.scale_storage().scale_bytes(float);
+        let scales = scheme.groups(&tensor.shape).count();
+        let further = match self {
+            // The shape: two integers of 64 bits.
+            Container::CompressedTensors(LinearScheme::W8A16) if scheme.is_scaled_int8() => 16,
+            Container::ComfyUi => COMFYUI_MARKER.len() as u64,
+            // A bias for each group, of the type of the scales.
+            Container::Mlx => scales * scale_bytes,
+            // A zero point of one byte for each scale.
+            Container::Torchao => scales,
+            _ => 0,
+        };
+        scheme.bytes(&tensor.shape, scale_bytes) + further
     }
 
     /// Returns whether the format can store a scheme. A format with blocks accepts any block

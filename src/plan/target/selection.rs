@@ -3,6 +3,7 @@
 use crate::checkpoint::Format;
 use crate::plan::target::container::{Container, LinearScheme};
 use crate::plan::target::loader::Loader;
+use crate::quantization::QuantizationScheme;
 
 /// The loaders that are to open the output, and the format that is written for them.
 ///
@@ -27,6 +28,8 @@ pub enum TargetError {
     WrongFormat { loader: Loader, expected: Container, found: Container },
     #[error("{} opens GGUF, which is made from GGUF only; convert the model with llama.cpp's convert_hf_to_gguf.py first", .0.title())]
     NeedsGguf(Loader),
+    #[error("{format} does not store {scheme}")]
+    CannotStore { scheme: String, format: &'static str },
     #[error("{scheme} is a scheme of compressed-tensors, not of {format}")]
     NoSuchScheme { scheme: &'static str, format: &'static str },
     #[error("block types of ggml and mixes of llama.cpp are for --format gguf, not {format}")]
@@ -80,6 +83,17 @@ impl Target {
             self.container = Container::CompressedTensors(scheme);
         }
         self
+    }
+
+    /// The same with the scheme of compressed-tensors that `scheme` belongs to; unchanged for
+    /// other formats.
+    pub fn for_scheme(self, scheme: QuantizationScheme) -> Target {
+        match scheme {
+            QuantizationScheme::PerTensor(..) => self.with_linear_scheme(LinearScheme::W8A8),
+            QuantizationScheme::PerBlock(..) => self.with_linear_scheme(LinearScheme::W8A16),
+            QuantizationScheme::Preset(_) => self.with_linear_scheme(LinearScheme::Presets),
+            _ => self,
+        }
     }
 
     /// The loaders, sorted and without duplicates.

@@ -28,7 +28,9 @@ fn main() -> Result<()> {
     let model = model.to_str().ok_or("the model's path is not text")?;
     std::fs::create_dir_all(out)?;
     screens(program, model, &scripts.join("screens"), out)?;
-    job(program, model, &scripts.join("job"), out)
+    // The demo has no config.json, so that no loader of directories can be its target.
+    let script = if model == "demo:" { "job-demo" } else { "job" };
+    job(program, model, &scripts.join(script), out)
 }
 
 /// Writes every `picture` of a script as PNG, with its text in a file beside it.
