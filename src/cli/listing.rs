@@ -249,11 +249,12 @@ impl ListingSummary {
         writeln!(out)?;
         writeln!(
             out,
-            "{tensors} tensors, {} parameters, {}; quantizable: {}, as {} int8 the whole is {} ({})",
+            "{tensors} tensors, {} parameters, {}; quantizable: {}, as {}{} the whole is {} ({})",
             figures::parameters(parameters),
             figures::bytes(bytes),
             self.selected,
             self.scheme,
+            if self.scheme.is_scaled_int8() { " int8" } else { "" },
             figures::bytes(bytes_quantized),
             figures::percent(share),
         )

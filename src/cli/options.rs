@@ -92,7 +92,13 @@ struct SchemeText {
 }
 
 fn scheme_text(text: &str) -> Result<SchemeText, String> {
-    let scheme = int8_scheme(text)?;
+    let scheme =
+        int8_scheme(text).map_err(|expected| match text.parse::<QuantizationScheme>() {
+            Ok(other) => {
+                format!("{expected}; `quantscope analyze --schemes {other}` measures this one")
+            }
+            Err(_) => expected,
+        })?;
     Ok(SchemeText { scheme, fits_rows: text == LinearScheme::W8A16.name() })
 }
 

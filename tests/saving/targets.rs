@@ -590,3 +590,30 @@ fn a_weight_file_that_the_loader_does_not_look_for_is_refused_before_writing() {
             .contains("nothing found that keeps it from loading in vLLM")
     );
 }
+
+#[test]
+fn biases_of_experts_stay_float_for_any_target() {
+    let experts = "model.layers.0.mlp.experts";
+    let tensors = [
+        weights(&format!("{experts}.gate_up_proj"), &[2, 32, 64]),
+        weights(&format!("{experts}.gate_up_proj_bias"), &[2, 64]),
+        weights(&format!("{experts}.down_proj"), &[2, 32, 32]),
+        weights(&format!("{experts}.down_proj_bias"), &[2, 32]),
+        weights("model.layers.0.self_attn.o_proj.weight", &[32, 32]),
+    ];
+    let config = serde_json::json!({
+        "model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"]
+    });
+    let model = Model::of(&tensors, &config);
+    let o_proj = "model.layers.0.self_attn.o_proj.weight".to_owned();
+    let fused = ["down_proj", "gate_up_proj"].map(|name| format!("{experts}.{name}"));
+    let all = fused.iter().cloned().chain([o_proj.clone()]).collect::<Vec<_>>();
+    let mut planned = names(&model.planned(&["--format", "fake-quantized"]));
+    planned.sort();
+    assert_eq!(planned, all);
+    for loader in ["vllm", "transformers", "mlx", "torchao"] {
+        assert_eq!(names(&model.planned(&["--for", loader])), [o_proj.as_str()]);
+    }
+    let listed = stdout(&["inspect", &model.path("source")]);
+    assert!(listed.contains("no: it is a bias"), "{listed}");
+}
