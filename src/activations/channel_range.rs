@@ -119,17 +119,17 @@ impl QuantizedChannels {
         let run = group_scales.run(range.start, dtype, bytes);
         for ScaledGroup { slice, scale } in group_scales.scaled(&run) {
             let (group, scale) = (slice.bytes, scale?);
-            let how = Quantization { scale, qtype, rounding };
+            let params = Quantization { scale, qtype, rounding };
             for x in values_of(dtype, group) {
                 let (quantized, lost) = match dtype {
                     FloatType::F64 => {
                         let scale = f64::from(scale);
-                        let quantized = scale * f64::from(round_one(x / scale, &how).0);
+                        let quantized = scale * f64::from(round_one(x / scale, &params).0);
                         (quantized, x - quantized)
                     }
                     _ => {
                         let x = x as f32;
-                        let quantized = scale * round_one((x / scale).into(), &how).0;
+                        let quantized = scale * round_one((x / scale).into(), &params).0;
                         (f64::from(quantized), f64::from(x - quantized))
                     }
                 };

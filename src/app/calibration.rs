@@ -27,10 +27,8 @@ pub(crate) fn rounds(
     target: &[QuantizationScheme],
 ) -> [Vec<QuantizationScheme>; 3] {
     let (coarse, blocks) = SCHEMES.split_at(2);
-    let [first, second] = match blocks.contains(&scheme) {
-        true => [blocks, coarse],
-        false => [coarse, blocks],
-    };
+    let [first, second] =
+        if blocks.contains(&scheme) { [blocks, coarse] } else { [coarse, blocks] };
     let further = target.iter().copied().filter(|scheme| !SCHEMES.contains(scheme));
     [first.to_vec(), second.to_vec(), further.collect()]
 }

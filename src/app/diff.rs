@@ -256,10 +256,7 @@ pub(crate) fn describe(change: &Change) -> String {
         Change::Reshaped { from, to } => format!("shape changed: {from} → {to}"),
         Change::Common { identical: true, .. } => "identical".to_owned(),
         Change::Common { from, to, difference, .. } => {
-            let kind = match from == to {
-                true => from.to_string(),
-                false => format!("{from} → {to}"),
-            };
+            let kind = if from == to { from.to_string() } else { format!("{from} → {to}") };
             match difference {
                 None => format!("{kind}, bytes differ"),
                 Some(d) if d.differing == 0 => format!("{kind}, equal values"),

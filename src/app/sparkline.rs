@@ -36,9 +36,10 @@ pub(crate) fn sparkline(histogram: &ValueHistogram, absmax: f64) -> Sparkline {
     let highest = counts.iter().copied().map(weigh).fold(0.0, f64::max);
     let mut sparkline = Sparkline { log: is_log.then_some(highest as f32), ..Sparkline::default() };
     for (height, count) in sparkline.heights.iter_mut().zip(counts) {
-        *height = match count > 0.0 {
-            true => (weigh(count) / highest * 8.0).round().clamp(1.0, 8.0) as u8,
-            false => 0,
+        *height = if count > 0.0 {
+            (weigh(count) / highest * 8.0).round().clamp(1.0, 8.0) as u8
+        } else {
+            0
         };
     }
     sparkline

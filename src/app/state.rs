@@ -200,10 +200,7 @@ impl App {
 
     /// A remark on the model beside its name; empty for ordinary models.
     pub fn about(&self) -> &'static str {
-        match crate::demo::is(&self.model.checkpoint) {
-            true => "reads digits; o opens yours",
-            false => "",
-        }
+        if crate::demo::is(&self.model.checkpoint) { "reads digits; o opens yours" } else { "" }
     }
 
     /// The open overlays, the lowest first.

@@ -93,9 +93,10 @@ impl ValuesView {
     /// Moves to the same column of the next row of the last axis, or of the previous one.
     pub fn move_row(&mut self, forward: bool) {
         let cursor = self.cursor();
-        let to = match forward {
-            true => cursor.saturating_add(self.row_len),
-            false => cursor.saturating_sub(self.row_len),
+        let to = if forward {
+            cursor.saturating_add(self.row_len)
+        } else {
+            cursor.saturating_sub(self.row_len)
         };
         if to < self.count {
             self.list.go_to(to);
@@ -148,9 +149,10 @@ pub(crate) fn index_of(text: &str, shape: &Shape) -> Result<u64, String> {
             index
         }
     };
-    match index < count {
-        true => Ok(index),
-        false => Err(format!("expected an index below {count}, found {index}")),
+    if index < count {
+        Ok(index)
+    } else {
+        Err(format!("expected an index below {count}, found {index}"))
     }
 }
 

@@ -96,14 +96,13 @@ impl TensorParts {
             let mut stride = 1u64;
             for axis in (0..whole.len()).rev() {
                 let offset = offsets.get(axis).copied().unwrap_or(0);
-                let place = match axis < outer {
-                    true => {
-                        let size = sizes.get(axis).copied().unwrap_or(1).max(1);
-                        let place = rest % size;
-                        rest /= size;
-                        place
-                    }
-                    false => 0,
+                let place = if axis < outer {
+                    let size = sizes.get(axis).copied().unwrap_or(1).max(1);
+                    let place = rest % size;
+                    rest /= size;
+                    place
+                } else {
+                    0
                 };
                 at += (offset + place) * stride;
                 stride *= whole.get(axis).copied().unwrap_or(1);
@@ -113,10 +112,7 @@ impl TensorParts {
         let (mut low, mut high) = (0, if length == 0 { 0 } else { count });
         while low < high {
             let middle = low + (high - low) / 2;
-            match start(middle) + length <= range.start {
-                true => low = middle + 1,
-                false => high = middle,
-            }
+            if start(middle) + length <= range.start { low = middle + 1 } else { high = middle }
         }
         let runs = low..if length == 0 { 0 } else { count };
         runs.map_while(move |run| {

@@ -48,9 +48,10 @@ impl Check {
             print(&mut out, &self.model, &checked)?;
         }
         out.flush()?;
-        match checked.loads() {
-            true => Ok(()),
-            false => Err(Error::WontLoad { path: self.model, verdict: checked.verdict() }),
+        if checked.loads() {
+            Ok(())
+        } else {
+            Err(Error::WontLoad { path: self.model, conclusion: checked.conclusion() })
         }
     }
 }
@@ -83,14 +84,14 @@ fn print(out: &mut Output, model: &Path, checked: &LoadCheck) -> io::Result<()> 
     for Finding { severity, sentence } in &checked.findings {
         writeln!(out, "{}: {}", severity.name(), names::visible(sentence))?;
     }
-    match checked.loads() {
-        true => writeln!(out, "{}", checked.verdict()),
-        // The error that ends the program says it.
-        false => Ok(()),
+    if checked.loads() {
+        writeln!(out, "{}", checked.conclusion())?;
     }
+    // If it does not load, the error that ends the program says so.
+    Ok(())
 }
 
-/// The verdict and what it rests on.
+/// The conclusion and what it rests on.
 #[derive(Serialize)]
 struct Document<'a> {
     model: Cow<'a, str>,
@@ -103,7 +104,7 @@ struct Document<'a> {
     checked: Checked<'a>,
 }
 
-/// The verdict of a check, alone.
+/// The conclusion of a check, alone.
 #[derive(Serialize)]
 pub(super) struct Checked<'a> {
     loads: bool,

@@ -61,9 +61,10 @@ impl Diff {
         }
         out.flush()?;
         let totals = Totals::of(&compared);
-        match self.exit_code && totals.differ() {
-            true => Err(Error::Different { a: self.a, b: self.b, what: totals.to_string() }),
-            false => Ok(()),
+        if self.exit_code && totals.differ() {
+            Err(Error::Different { a: self.a, b: self.b, what: totals.to_string() })
+        } else {
+            Ok(())
         }
     }
 }

@@ -40,8 +40,8 @@ pub enum Error {
     Different { a: PathBuf, b: PathBuf, what: String },
 
     /// A saved model will not load.
-    #[error("{}: {verdict}", path.display())]
-    WontLoad { path: PathBuf, verdict: String },
+    #[error("{}: {conclusion}", path.display())]
+    WontLoad { path: PathBuf, conclusion: String },
 
     /// The output could not be planned, written or verified.
     #[error("{0}")]

@@ -112,10 +112,7 @@ fn search(pages: &[Page], word: &str) -> Result<String, Error> {
             let _ = writeln!(text, "    {line}");
         }
     }
-    match text.is_empty() {
-        true => Err(Error::NotInManual { word: word.to_owned() }),
-        false => Ok(text),
-    }
+    if text.is_empty() { Err(Error::NotInManual { word: word.to_owned() }) } else { Ok(text) }
 }
 
 /// Prints a text: through a pager to a terminal, as it is anywhere else.

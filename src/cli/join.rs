@@ -46,9 +46,10 @@ impl Join {
     ) -> Result<(), Error> {
         let directory = PartialDirectory::of(&self.out)?;
         let Some(first) = directory.first()? else {
-            let why = match directory.path().is_dir() {
-                true => "holds no finished share",
-                false => "does not exist",
+            let why = if directory.path().is_dir() {
+                "holds no finished share"
+            } else {
+                "does not exist"
             };
             let why = format!("{why}; workers make shares with quantize or dequantize --partition");
             return Err(SaveError::Unfit { path: directory.path().to_owned(), why }.into());
@@ -61,9 +62,10 @@ impl Join {
             let analysis = parse(&described.analysis).ok_or_else(unknown)?;
             return analysis.join(model, self.out, self.force, thresholds);
         }
-        let checkpoint = match described.training_state {
-            true => demo::open_model(&model)?.keeping_training_state(),
-            false => demo::open_model(&model)?,
+        let checkpoint = if described.training_state {
+            demo::open_model(&model)?.keeping_training_state()
+        } else {
+            demo::open_model(&model)?
         };
         let checkpoint = opened(&model, checkpoint);
         let task = task(&checkpoint, directory.path(), &described)?;
@@ -85,7 +87,9 @@ impl Join {
         receipt::print(&receipt, checked.as_ref(), None, self.output.json, thresholds)?;
         match checked.filter(|checked| !checked.loads()) {
             None => Ok(()),
-            Some(checked) => Err(Error::WontLoad { path: receipt.out, verdict: checked.verdict() }),
+            Some(checked) => {
+                Err(Error::WontLoad { path: receipt.out, conclusion: checked.conclusion() })
+            }
         }
     }
 }

@@ -79,9 +79,10 @@ impl WrittenShare {
         }
         let Document { quantized, dequantized, unchanged, bytes, .. } = document;
         let (path, partition) = (names::visible(&document.fragment), &fragment.partition);
-        match made.was_there {
-            true => writeln!(to, "partition {partition} is in {path} already")?,
-            false => writeln!(to, "wrote partition {partition} to {path}")?,
+        if made.was_there {
+            writeln!(to, "partition {partition} is in {path} already")?
+        } else {
+            writeln!(to, "wrote partition {partition} to {path}")?
         }
         writeln!(
             to,
@@ -222,9 +223,10 @@ impl AnalysisShare<'_> {
         let mut to = output();
         let path = path.to_string_lossy();
         let path = names::visible(&path);
-        match was_there || !was_first {
-            true => writeln!(to, "partition {partition} is in {path} already")?,
-            false => writeln!(to, "wrote partition {partition} to {path}")?,
+        if was_there || !was_first {
+            writeln!(to, "partition {partition} is in {path} already")?
+        } else {
+            writeln!(to, "wrote partition {partition} to {path}")?
         }
         let tensors = figures::counted(count, "tensor");
         writeln!(to, "{tensors} measured, {}", figures::bytes(bytes.iter().sum()))?;

@@ -255,7 +255,9 @@ impl Quantize {
         receipt::print(&receipt, checked.as_ref(), predicted, self.output.json, thresholds)?;
         match checked.filter(|checked| !checked.loads()) {
             None => Ok(()),
-            Some(checked) => Err(Error::WontLoad { path: receipt.out, verdict: checked.verdict() }),
+            Some(checked) => {
+                Err(Error::WontLoad { path: receipt.out, conclusion: checked.conclusion() })
+            }
         }
     }
 

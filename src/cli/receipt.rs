@@ -131,7 +131,7 @@ fn table(
     for Finding { severity, sentence } in checked.findings.iter().filter(|f| !is_warned(f)) {
         writeln!(out, "{}: {}", severity.name(), names::visible(sentence))?;
     }
-    writeln!(out, "checked: {}", checked.verdict())?;
+    writeln!(out, "checked: {}", checked.conclusion())?;
     Ok(())
 }
 

@@ -102,9 +102,10 @@ impl Sampling<'_> {
             Err(_) => f64::INFINITY,
         };
         found.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(a.0.cmp(&b.0)));
-        match json {
-            true => self.document(&found)?,
-            false => self.table(&found, thresholds)?,
+        if json {
+            self.document(&found)?
+        } else {
+            self.table(&found, thresholds)?
         }
         let count = found.iter().filter(|(_, estimate)| estimate.is_err()).count();
         match found.into_iter().find_map(|(_, estimate)| estimate.err()) {

@@ -83,10 +83,10 @@ impl AtomicOutput {
         request: &Request,
         output_plan: &OutputPlan,
     ) -> Result<AtomicOutput, SaveError> {
-        let mut staging = AtomicOutput::begin(&request.out, output_plan.directory)?;
-        let is_continued = staging.open_journal(checkpoint, output_plan)?;
-        staging.fill(output_plan, is_continued, &[])?;
-        Ok(staging)
+        let mut output = AtomicOutput::begin(&request.out, output_plan.directory)?;
+        let is_continued = output.open_journal(checkpoint, output_plan)?;
+        output.fill(output_plan, is_continued, &[])?;
+        Ok(output)
     }
 
     /// Like [`AtomicOutput::create`], without a journal. Files of a directory with a path in

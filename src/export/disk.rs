@@ -53,9 +53,10 @@ pub(super) fn refuse_link(path: &Path) -> io::Result<()> {
     let shared = metadata.is_file() && std::os::unix::fs::MetadataExt::nlink(&metadata) > 1;
     #[cfg(not(unix))]
     let shared = false;
-    match metadata.is_symlink() || shared {
-        true => Err(io::Error::other("is a link at the path of a temporary file; remove it")),
-        false => Ok(()),
+    if metadata.is_symlink() || shared {
+        Err(io::Error::other("is a link at the path of a temporary file; remove it"))
+    } else {
+        Ok(())
     }
 }
 

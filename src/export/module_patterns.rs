@@ -56,14 +56,15 @@ pub(super) fn patterns(
         }
         // `net.0` may hold a layer where `net.2` is one: the last number tells them apart.
         for (pattern, members) in families(members, &base, 1) {
-            match whole(&members) {
-                true => bodies.push(pattern),
-                false => bodies.extend(
+            if whole(&members) {
+                bodies.push(pattern)
+            } else {
+                bodies.extend(
                     members
                         .into_iter()
                         .filter(|module| selected.contains(*module))
                         .map(|module| regex::escape(base.dropped(module))),
-                ),
+                )
             }
         }
     }

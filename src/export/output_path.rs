@@ -61,11 +61,12 @@ fn may_be_replaced(request: &Request) -> Result<(), SaveError> {
         (false, true) => Ok(()),
         (true, false) => {
             let empty = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-            match empty || has_model(out) {
-                true => Ok(()),
-                false => unfit(
+            if empty || has_model(out) {
+                Ok(())
+            } else {
+                unfit(
                     "is a directory that holds no model, and replacing it would delete everything in it; choose another path",
-                ),
+                )
             }
         }
     }
@@ -86,9 +87,10 @@ pub(super) fn parent_of(out: &Path) -> Result<PathBuf, SaveError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    match parent.is_dir() {
-        true => Ok(parent),
-        false => Err(SaveError::NoParent { out: out.to_owned(), parent }),
+    if parent.is_dir() {
+        Ok(parent)
+    } else {
+        Err(SaveError::NoParent { out: out.to_owned(), parent })
     }
 }
 

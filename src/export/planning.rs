@@ -120,9 +120,10 @@ fn review_target(
     let target = plan.target.clone().with_format(format.container());
     let target = target.map_err(|why| unfit(why.to_string()))?;
     let review = TargetRules::new(checkpoint, &target)?.review(checkpoint, plan);
-    match review.refusals.is_empty() {
-        true => Ok(review.warnings),
-        false => Err(unfit(format!("not saved for {target}: {}", review.refusals.join("; ")))),
+    if review.refusals.is_empty() {
+        Ok(review.warnings)
+    } else {
+        Err(unfit(format!("not saved for {target}: {}", review.refusals.join("; "))))
     }
 }
 

@@ -35,10 +35,7 @@ pub(super) fn collect(
     let copy = matchers.collect::<Result<Vec<_>, _>>().map_err(unfit)?;
     let mut found = Sidecars {
         root,
-        boundary: match is_remote(root) {
-            true => None,
-            false => Some(boundary(root).context(root)?),
-        },
+        boundary: if is_remote(root) { None } else { Some(boundary(root).context(root)?) },
         replaced: replaced(checkpoint, root, request, output_plan),
         // An output inside the model's directory must not include itself.
         out: std::path::absolute(&request.out).unwrap_or_else(|_| request.out.clone()),

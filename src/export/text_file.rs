@@ -34,10 +34,10 @@ pub fn write_text(
             return Err(SaveError::Exists(out.to_owned()));
         }
     }
-    let staging = AtomicOutput::begin(out, false)?;
-    staging.write(write).context(out)?;
-    staging.sync()?;
-    staging.commit(force)
+    let output = AtomicOutput::begin(out, false)?;
+    output.write(write).context(out)?;
+    output.sync()?;
+    output.commit(force)
 }
 
 /// Returns whether an existing file is an index, a config or a tokenizer: a JSON file in the

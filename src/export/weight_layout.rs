@@ -17,9 +17,10 @@ pub(crate) fn is_linear(checkpoint: &Checkpoint, id: TensorId) -> bool {
 pub(crate) fn layout_of(out: &Checkpoint) -> WeightLayout {
     let metadata = out.shards().iter().flat_map(|shard| &shard.metadata);
     let mut metadata = metadata.filter(|_| out.format() == Format::Burnpack);
-    match metadata.any(|(key, value)| key == LAYOUT_KEY && value == WeightLayout::Burn.name()) {
-        true => WeightLayout::Burn,
-        false => WeightLayout::Source,
+    if metadata.any(|(key, value)| key == LAYOUT_KEY && value == WeightLayout::Burn.name()) {
+        WeightLayout::Burn
+    } else {
+        WeightLayout::Source
     }
 }
 

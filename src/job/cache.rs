@@ -140,9 +140,10 @@ fn key(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<Vec<u8>> {
 /// The name of the cache file, a hash of path and spec, so that an outdated file is replaced.
 fn file_name(checkpoint: &Checkpoint, spec: &AnalysisSpec) -> Option<String> {
     let mut hasher = DefaultHasher::new();
-    match checkpoint.is_remote() {
-        true => checkpoint.path().hash(&mut hasher),
-        false => fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher),
+    if checkpoint.is_remote() {
+        checkpoint.path().hash(&mut hasher)
+    } else {
+        fs::canonicalize(checkpoint.path()).ok()?.hash(&mut hasher)
     }
     format!("{spec:?}").hash(&mut hasher);
     Some(format!("{:016x}.{SUFFIX}", hasher.finish()))
@@ -316,11 +317,11 @@ impl CacheEntry<'_> {
         file.write_all(&(bytes.len() as u32).to_le_bytes())?;
         file.write_all(&checksum(&bytes))?;
         file.write_all(&bytes)?;
-        match self.checkpoint.is_remote() {
+        if self.checkpoint.is_remote() {
             // Written immediately, so that it need not be fetched again after a kill.
-            true => file.flush(),
-            false => Ok(()),
+            file.flush()?;
         }
+        Ok(())
     }
 
     /// Replaces the file with a new one that begins with the intact part of the old one, and appends

@@ -359,10 +359,11 @@ fn write_pieces<'s>(
 
 /// The path of an output file inside a fragment.
 fn file_path(data: &Path, request: &Request, output_plan: &OutputPlan, file: &OutFile) -> PathBuf {
-    match output_plan.directory {
-        true => data.join(&file.name),
+    if output_plan.directory {
+        data.join(&file.name)
+    } else {
         // The extension determines the format with which the file is opened.
-        false => data.join(request.out.file_name().unwrap_or_default()),
+        data.join(request.out.file_name().unwrap_or_default())
     }
 }
 
@@ -573,15 +574,16 @@ fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Resu
         out.as_mut().map_or(Ok(()), |out| out.write_all(bytes))
     });
     let digest = digest.context(to.unwrap_or(from))?;
-    match digest == described.digest {
-        true => Ok(()),
-        false => Err(SaveError::FileDiffers {
+    if digest == described.digest {
+        Ok(())
+    } else {
+        Err(SaveError::FileDiffers {
             path: from.clone(),
             why: format!(
                 "the bytes from {} on are not those that its worker verified; remove the fragment and make it again",
                 described.start
             ),
-        }),
+        })
     }
 }
 

@@ -148,9 +148,10 @@ impl Run<'_> {
         share_absmax(&output_plan.scaled_together, &mut known);
 
         phase("writing");
-        let against = self.against.unwrap_or(match checkpoint.is_remote() {
-            true => VerifiedAgainst::Digests,
-            false => VerifiedAgainst::Source,
+        let against = self.against.unwrap_or(if checkpoint.is_remote() {
+            VerifiedAgainst::Digests
+        } else {
+            VerifiedAgainst::Source
         });
         let saving = Saving {
             checkpoint,

@@ -94,9 +94,10 @@ impl<'s> Writer<'s> {
         while queue.draining && queue.waiting.len() >= MAX_QUEUED_PIECES {
             queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let piece = match bytes.len() <= COPY_THRESHOLD_BYTES {
-            true => bytes.clone(),
-            false => std::mem::replace(bytes, queue.spare.pop().unwrap_or_default()),
+        let piece = if bytes.len() <= COPY_THRESHOLD_BYTES {
+            bytes.clone()
+        } else {
+            std::mem::replace(bytes, queue.spare.pop().unwrap_or_default())
         };
         queue.waiting.push_back((at, piece));
         let was_idle = !std::mem::replace(&mut queue.draining, true);

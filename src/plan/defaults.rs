@@ -8,9 +8,10 @@ use crate::tensor::TensorId;
 /// The default calibration: learned scales if the checkpoint has any, else min-max.
 pub fn default_calibration(checkpoint: &Checkpoint) -> Calibration {
     // Q8_0 blocks have scales of their own.
-    match checkpoint.has_learned() && checkpoint.format() != Format::Gguf {
-        true => Calibration::Learned,
-        false => Calibration::MinMax,
+    if checkpoint.has_learned() && checkpoint.format() != Format::Gguf {
+        Calibration::Learned
+    } else {
+        Calibration::MinMax
     }
 }
 

@@ -352,10 +352,7 @@ impl<'m> Rules<'m> {
     /// The layer of a tensor of the feed-forward block: its place among those of its kind, or,
     /// with experts, the number in its name.
     fn layer(&self, place: u64, name: &str) -> u64 {
-        match self.parameters.experts > 1 {
-            true => layer_of(name).unwrap_or(place),
-            false => place,
-        }
+        if self.parameters.experts > 1 { layer_of(name).unwrap_or(place) } else { place }
     }
 
     fn output(&self, shape: &Shape) -> BlockType {

@@ -27,10 +27,7 @@ impl Loss {
 
     /// The signal-to-quantization-noise ratio Σx² / Σ(x−x̂)²; infinite if there is no noise.
     pub fn sqnr(&self) -> f64 {
-        match self.noise == 0.0 {
-            true => f64::INFINITY,
-            false => self.signal / self.noise,
-        }
+        if self.noise == 0.0 { f64::INFINITY } else { self.signal / self.noise }
     }
 }
 

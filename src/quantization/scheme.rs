@@ -184,9 +184,10 @@ fn leading_scale_dims(shape: &Shape) -> Vec<u64> {
 /// The number of elements in a row that is divided into blocks: the last axis, or the whole
 /// output channel if the last axis is shorter than a block, as in a convolution's kernel.
 fn block_row(shape: &Shape, block: u32) -> u64 {
-    match shape.rank() > 2 && shape.row_len() < u64::from(block) {
-        true => shape.channel_len(),
-        false => shape.row_len(),
+    if shape.rank() > 2 && shape.row_len() < u64::from(block) {
+        shape.channel_len()
+    } else {
+        shape.row_len()
     }
 }
 

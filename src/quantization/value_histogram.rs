@@ -115,9 +115,10 @@ impl ValueHistogram {
         for index in (positive.end..negative.start).chain(negative.end..self.len()) {
             let (pattern, count) = (self.patterns.get(index), self.counts.get(index));
             let (Some(&pattern), Some(&count)) = (pattern, count) else { continue };
-            match self.value(pattern).is_nan() {
-                true => range.nan += u64::from(count),
-                false => range.inf += u64::from(count),
+            if self.value(pattern).is_nan() {
+                range.nan += u64::from(count)
+            } else {
+                range.inf += u64::from(count)
             }
         }
         // Magnitudes ascend among the positive and among the negative values.
@@ -217,10 +218,8 @@ impl ValueHistogram {
         let inside = |position: f64| position.clamp(0.0, bins as f64);
         for (&pattern, &count) in self.patterns.iter().zip(&self.counts) {
             let (x, count) = (f64::from(self.value(pattern)), f64::from(count));
-            let far = match self.is_exact() {
-                true => x,
-                false => f64::from(self.value(pattern.wrapping_add(1))),
-            };
+            let far =
+                if self.is_exact() { x } else { f64::from(self.value(pattern.wrapping_add(1))) };
             if !x.is_finite() {
                 continue;
             }

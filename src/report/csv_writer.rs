@@ -54,9 +54,10 @@ impl<W: Write> CsvWriter<W> {
 /// A text that no spreadsheet evaluates.
 fn guarded(text: &str) -> Cow<'_, str> {
     let text = names::visible(text);
-    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{text}").into(),
-        false => text,
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}").into()
+    } else {
+        text
     }
 }
 

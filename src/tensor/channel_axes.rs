@@ -33,9 +33,10 @@ impl ChannelAxes {
             let all_in_one = part == "experts" && parts.peek().is_some_and(|next| !is_number(next));
             holds_all_experts |= all_in_one || part.ends_with("_exps");
         }
-        match holds_all_experts && dims.len() == 3 {
-            true => ChannelAxes::FirstTwo,
-            false => ChannelAxes::First,
+        if holds_all_experts && dims.len() == 3 {
+            ChannelAxes::FirstTwo
+        } else {
+            ChannelAxes::First
         }
     }
 

@@ -76,9 +76,10 @@ impl FromStr for SizeLimit {
             let memory = bytes(memory)?;
             let usual = || Ok((memory as f64 * RESERVE) as u64);
             let reserve = reserve.map_or_else(usual, bytes)?;
-            return match reserve < memory {
-                true => Ok(SizeLimit::Memory { bytes: memory, reserve }),
-                false => Err(wrong()),
+            return if reserve < memory {
+                Ok(SizeLimit::Memory { bytes: memory, reserve })
+            } else {
+                Err(wrong())
             };
         }
         let trimmed = text.trim();

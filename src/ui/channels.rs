@@ -92,10 +92,8 @@ const MIN_RATINGS_WIDTH: u16 = 96;
 
 fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Theme) {
     let has_ratings = area.width >= MIN_RATINGS_WIDTH;
-    let (shared, own) = match has_ratings {
-        true => ("tensor's scale", "own scale"),
-        false => ("shared", "own scale"),
-    };
+    let (shared, own) =
+        if has_ratings { ("tensor's scale", "own scale") } else { ("shared", "own scale") };
     // A figure with its comment.
     let (figure, word) = if has_ratings { (17, 10) } else { (10, 0) };
     let column = figure + word;
@@ -113,10 +111,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
             t if t > 2.0 => theme.warning,
             _ => theme.text,
         };
-        let times = match times.is_finite() {
-            true => format!("{times:.2}"),
-            false => "–".to_owned(),
-        };
+        let times = if times.is_finite() { format!("{times:.2}") } else { "–".to_owned() };
         let judged = |db: f64| match db {
             db if db.is_nan() => Span::styled(format!("{:>column$}", "no scale"), theme.bad),
             db => {
@@ -127,10 +122,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
             }
         };
         let gain = channel.own_db - channel.shared_db;
-        let gain = match gain.is_finite() {
-            true => gained(gain),
-            false => String::new(),
-        };
+        let gain = if gain.is_finite() { gained(gain) } else { String::new() };
         let line = Line::from(vec![
             Span::styled(format!("{:>7}", count(number.into())), theme.strong),
             Span::raw(format!("{:>11}", value(channel.absmax))),

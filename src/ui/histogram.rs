@@ -207,9 +207,10 @@ fn sentences<'a>(
         ]));
     }
     let scale = if log { "log counts" } else { "linear counts" };
-    let counted = match clipped.exact && best.is_none_or(|best| best.exact) {
-        true => format!("{scale}, every value counted"),
-        false => format!("{scale}; ≈ from bins 1/128 wide"),
+    let counted = if clipped.exact && best.is_none_or(|best| best.exact) {
+        format!("{scale}, every value counted")
+    } else {
+        format!("{scale}; ≈ from bins 1/128 wide")
     };
     lines.push(Line::styled(counted, theme.faint));
     let key = |key: &'static str, word: &'static str| {

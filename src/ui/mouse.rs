@@ -55,9 +55,10 @@ pub(crate) fn hit(size: Size, app: &App, at: Position) -> Option<MouseTarget> {
     }
     if layout.rows.contains(at) {
         let line = usize::from(at.y - layout.rows.y);
-        return Some(match at.x - layout.rows.x < MARK_WIDTH {
-            true => MouseTarget::Mark(line),
-            false => MouseTarget::Row(line),
+        return Some(if at.x - layout.rows.x < MARK_WIDTH {
+            MouseTarget::Mark(line)
+        } else {
+            MouseTarget::Row(line)
         });
     }
     if layout.titles.contains(at) {

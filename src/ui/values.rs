@@ -177,9 +177,10 @@ fn titles(
         None => "Enter scrolls".to_owned(),
     };
     let right = Line::styled(note, theme.faint);
-    match left.width() + right.width() < area.width.into() {
-        true => widgets::ends(buf, area, 0, &left, &right),
-        false => widgets::line(buf, area, 0, &left),
+    if left.width() + right.width() < area.width.into() {
+        widgets::ends(buf, area, 0, &left, &right)
+    } else {
+        widgets::line(buf, area, 0, &left)
     }
 }
 

@@ -72,9 +72,10 @@ impl Bench {
             from_the_disk(&make.out)?;
         }
         let done = work(&make.out);
-        match make.out.is_dir() {
-            true => fs::remove_dir_all(&make.out)?,
-            false => fs::remove_file(&make.out)?,
+        if make.out.is_dir() {
+            fs::remove_dir_all(&make.out)?
+        } else {
+            fs::remove_file(&make.out)?
         }
         done
     }
@@ -276,11 +277,8 @@ fn main() -> io::Result<()> {
         bench.on(what, args, |model| {
             bench.heading();
             bench.measure(model, false)?;
-            match what.contains("zeros") {
-                // Zeros take as many bytes on disk as other data.
-                true => Ok(()),
-                false => bench.quantize(model, false),
-            }
+            // Zeros take as many bytes on disk as other data.
+            if what.contains("zeros") { Ok(()) } else { bench.quantize(model, false) }
         })?;
     }
     bench.on(

@@ -43,11 +43,10 @@ struct Headers(Vec<(PathBuf, Vec<u8>, u64)>);
 
 impl Headers {
     fn of(model: &Path) -> io::Result<Headers> {
-        let mut files: Vec<PathBuf> = match model.is_dir() {
-            true => std::fs::read_dir(model)?
-                .map(|entry| Ok(entry?.path()))
-                .collect::<io::Result<_>>()?,
-            false => vec![model.to_owned()],
+        let mut files: Vec<PathBuf> = if model.is_dir() {
+            std::fs::read_dir(model)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?
+        } else {
+            vec![model.to_owned()]
         };
         files.retain(|path| path.extension().is_some_and(|e| e == "safetensors"));
         files.sort();

@@ -164,11 +164,11 @@ fn measured_errors_equal_those_of_the_saved_file() {
             let end = if format == "burn" { ".bpk" } else { "" };
             let out = dir.path().join(format!("{i}{scheme}{format}{end}"));
             let out = out.to_str().expect("text");
-            let how = ["--calibration", calibration, "--scheme", scheme];
+            let options = ["--calibration", calibration, "--scheme", scheme];
             let save = ["quantize", &model, "--include", "*mlp*", "--format", format, "-o", out];
-            stdout(&[&save[..], &how].concat());
+            stdout(&[&save[..], &options].concat());
             stdout(&["verify", out, "--against", &model]);
-            let shown = json(&[&["analyze", &model, "--include", "*mlp*"][..], &how].concat());
+            let shown = json(&[&["analyze", &model, "--include", "*mlp*"][..], &options].concat());
             let saved = json(&["verify", out, "--against", &model]);
             let saved = saved["quantized"].as_array().expect("a list");
             let mut compared = 0;

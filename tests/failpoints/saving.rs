@@ -112,12 +112,11 @@ impl SaveFixture {
             contents(&out)
         };
         let new = save_as(QuantizationScheme::PER_CHANNEL);
-        let old = match exists {
-            true => save_as(QuantizationScheme::PER_TENSOR),
-            false => {
-                remove(&out);
-                Vec::new()
-            }
+        let old = if exists {
+            save_as(QuantizationScheme::PER_TENSOR)
+        } else {
+            remove(&out);
+            Vec::new()
         };
         assert_ne!(old, new);
         let request = request(&source, &out, QuantizationScheme::PER_CHANNEL, exists);
@@ -178,9 +177,10 @@ impl SaveFixture {
 }
 
 fn remove(path: &Path) {
-    match path.is_dir() {
-        true => std::fs::remove_dir_all(path).expect("removes"),
-        false => std::fs::remove_file(path).expect("removes"),
+    if path.is_dir() {
+        std::fs::remove_dir_all(path).expect("removes")
+    } else {
+        std::fs::remove_file(path).expect("removes")
     }
 }
 
@@ -299,9 +299,10 @@ fn a_temporary_name_that_is_a_link_is_not_written_through() {
         let temporary = fixture.request.out.with_file_name(format!(".{out}{TMP}"));
         #[cfg(unix)]
         for hard in [false, true] {
-            match hard {
-                true => std::fs::hard_link(&precious, &temporary).expect("links"),
-                false => std::os::unix::fs::symlink(&precious, &temporary).expect("links"),
+            if hard {
+                std::fs::hard_link(&precious, &temporary).expect("links")
+            } else {
+                std::os::unix::fs::symlink(&precious, &temporary).expect("links")
             }
             let saved = fixture.save();
             assert_eq!(std::fs::read(&precious).expect("reads"), b"precious", "{out} {hard}");

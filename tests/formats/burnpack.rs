@@ -24,18 +24,18 @@ fn burnpack_output_equals_safetensors_output() {
     for scheme in [QuantizationScheme::PER_TENSOR, QuantizationScheme::per_block(32)] {
         let burn = open(saved(directory.path(), scheme, BURN));
         assert_eq!(burn.format(), Format::Burnpack);
-        let ours = directory.path().join(format!("{scheme}.safetensors"));
-        quantize(&open(SOURCE), &ours, scheme, OutputFormat::Safetensors);
-        let ours = open(ours);
-        assert_eq!(burn.tensors().len(), ours.tensors().len());
-        for tensor in ours.tensors() {
-            assert_eq!(bytes(&burn, &tensor.name), bytes(&ours, &tensor.name), "{}", tensor.name);
+        let native = directory.path().join(format!("{scheme}.safetensors"));
+        quantize(&open(SOURCE), &native, scheme, OutputFormat::Safetensors);
+        let native = open(native);
+        assert_eq!(burn.tensors().len(), native.tensors().len());
+        for tensor in native.tensors() {
+            assert_eq!(bytes(&burn, &tensor.name), bytes(&native, &tensor.name), "{}", tensor.name);
             let id = burn.find(&tensor.name).expect("is there");
             assert_eq!(burn.tensor(id).shape, tensor.shape);
             if let Some(layout) = burn.packed_format(id) {
                 assert_eq!(layout.name(), format!("burn int8 {scheme}"));
                 let scale = format!("{}_scale", tensor.name);
-                assert_eq!(bytes(&burn, &scale), bytes(&ours, &scale));
+                assert_eq!(bytes(&burn, &scale), bytes(&native, &scale));
             }
         }
     }

@@ -73,11 +73,12 @@ fn values_scales_and_floats_equal_burn() {
                     continue;
                 }
                 let what = format!("{case}{engine}{block}");
-                let ours = quantize(&golden, case, scheme, rounding).expect(&what);
-                let values: Vec<u8> = ours.values.iter().map(|&q| q.cast_unsigned()).collect();
+                let quantized = quantize(&golden, case, scheme, rounding).expect(&what);
+                let values: Vec<u8> = quantized.values.iter().map(|&q| q.cast_unsigned()).collect();
                 assert_eq!(values, q.data(), "{what}: values");
-                assert_eq!(ours.scales.len() * 4, part("scale").expect(&what).data().len());
-                for (raw, &scale) in part("scale").expect(&what).data().chunks(4).zip(&ours.scales)
+                assert_eq!(quantized.scales.len() * 4, part("scale").expect(&what).data().len());
+                for (raw, &scale) in
+                    part("scale").expect(&what).data().chunks(4).zip(&quantized.scales)
                 {
                     let burn = f32::from_le_bytes(raw.try_into().expect("four bytes"));
                     // For zeros, or if the scale underflows, the ndarray engine stores a scale of
@@ -85,7 +86,7 @@ fn values_scales_and_floats_equal_burn() {
                     let expected = if burn == 0.0 { f32::MIN_POSITIVE } else { burn };
                     assert_eq!(scale.to_bits(), expected.to_bits(), "{what}: scales");
                 }
-                let floats = Dequantize { to: None }.map_tensor(&ours);
+                let floats = Dequantize { to: None }.map_tensor(&quantized);
                 // The sign of a zero is that of the product, as in Burn.
                 assert_eq!(floats, part("dequant").expect(&what).data(), "{what}: floats");
                 compared += 1;
@@ -100,9 +101,9 @@ fn dequantized_values_are_finite_where_burn_overflows() {
     let bytes = read();
     let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
     for case in OVERFLOWS {
-        let ours = quantize(&golden, case, QuantizationScheme::PER_TENSOR, Rounding::HalfEven)
+        let quantized = quantize(&golden, case, QuantizationScheme::PER_TENSOR, Rounding::HalfEven)
             .expect(case);
-        for raw in (Dequantize { to: None }).map_tensor(&ours).as_chunks::<4>().0 {
+        for raw in (Dequantize { to: None }).map_tensor(&quantized).as_chunks::<4>().0 {
             assert!(f32::from_le_bytes(*raw).is_finite(), "{case}");
         }
     }

@@ -201,12 +201,13 @@ fn list(state: &State, query: &[(&str, &str)], stream: &mut TcpStream) -> u64 {
         body += &format!("<NextContinuationToken>{name}</NextContinuationToken>");
     }
     for (name, is_directory, size) in page {
-        body += &match is_directory {
-            true => format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>"),
-            false => format!(
+        body += &if is_directory {
+            format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>")
+        } else {
+            format!(
                 "<Contents><Key>{prefix}{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>{}</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>",
                 tag(state, &format!("{prefix}{name}")).replace('"', "&quot;")
-            ),
+            )
         };
     }
     body += "</ListBucketResult>";

@@ -99,9 +99,10 @@ impl SaveFixture {
 }
 
 fn contents(out: &Path) -> Vec<(String, Vec<u8>)> {
-    match out.is_file() {
-        true => vec![(String::new(), std::fs::read(out).expect("reads"))],
-        false => tree(out).into_iter().collect(),
+    if out.is_file() {
+        vec![(String::new(), std::fs::read(out).expect("reads"))]
+    } else {
+        tree(out).into_iter().collect()
     }
 }
 
@@ -145,8 +146,8 @@ fn both_kinds_of_verification_report_the_same_errors() {
     let fixture = SaveFixture::new();
     fixture.hub.allow(i64::MAX);
     let mut errors = Vec::new();
-    for (number, how) in [&[][..], &["--verify", "full"]].into_iter().enumerate() {
-        let ended = fixture.save(&fixture.out(&format!("out{number}")), how);
+    for (number, options) in [&[][..], &["--verify", "full"]].into_iter().enumerate() {
+        let ended = fixture.save(&fixture.out(&format!("out{number}")), options);
         assert!(ended.succeeded, "{}", ended.printed);
         errors.push(ended.receipt["quantized"].clone());
     }

@@ -12,12 +12,11 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     while let Some(directory) = pending.pop() {
         for entry in std::fs::read_dir(directory).expect("lists") {
             let path = entry.expect("an entry").path();
-            match path.is_dir() {
-                true => pending.push(path),
-                false => {
-                    let name = path.strip_prefix(root).expect("below").display().to_string();
-                    found.insert(name, std::fs::read(&path).expect("reads"));
-                }
+            if path.is_dir() {
+                pending.push(path)
+            } else {
+                let name = path.strip_prefix(root).expect("below").display().to_string();
+                found.insert(name, std::fs::read(&path).expect("reads"));
             }
         }
     }

@@ -209,13 +209,12 @@ fn files(root: &Path) -> Vec<(String, u64)> {
     while let Some(directory) = pending.pop() {
         for entry in fs::read_dir(directory).expect("lists") {
             let path = entry.expect("an entry").path();
-            match path.is_dir() {
-                true => pending.push(path),
-                false => {
-                    let name = path.strip_prefix(root).expect("below").to_string_lossy();
-                    let size = fs::metadata(&path).expect("there").len();
-                    found.push((name.replace('\\', "/"), size));
-                }
+            if path.is_dir() {
+                pending.push(path)
+            } else {
+                let name = path.strip_prefix(root).expect("below").to_string_lossy();
+                let size = fs::metadata(&path).expect("there").len();
+                found.push((name.replace('\\', "/"), size));
             }
         }
     }

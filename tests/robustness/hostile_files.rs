@@ -176,10 +176,7 @@ fn randomly_changed_files_are_read_or_refused() {
                 mutate(&mut bytes, &mut random);
             }
             std::fs::write(&path, &bytes).expect("writes");
-            match explore(Checkpoint::open(&path)) {
-                true => opened += 1,
-                false => refused += 1,
-            }
+            if explore(Checkpoint::open(&path)) { opened += 1 } else { refused += 1 }
         }
         assert!(start.elapsed() < 4 * SOON, "{name} took {:?}", start.elapsed());
     }

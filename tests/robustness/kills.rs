@@ -57,10 +57,8 @@ fn a_killed_save_leaves_the_old_output_or_the_new_one() {
         let whole = started.elapsed();
         let mut old_is_a = false;
         for _ in 0..share {
-            let (old, new, scheme) = match old_is_a {
-                true => (&a, &b, "per-channel"),
-                false => (&b, &a, "per-tensor"),
-            };
+            let (old, new, scheme) =
+                if old_is_a { (&a, &b, "per-channel") } else { (&b, &a, "per-tensor") };
             let mut child = quantize(&out, scheme).spawn().expect("starts");
             let thousandths = next(&mut random) % 1100;
             std::thread::sleep(whole.mul_f64(thousandths as f64 / 1000.0));
@@ -114,10 +112,10 @@ fn a_killed_save_is_continued_by_the_same_command() {
         let mut left = share;
         while left > 0 {
             let existed = out.symlink_metadata().is_ok();
-            match out.is_dir() {
-                true => std::fs::remove_dir_all(&out).expect("removes"),
-                false if existed => std::fs::remove_file(&out).expect("removes"),
-                false => {}
+            if out.is_dir() {
+                std::fs::remove_dir_all(&out).expect("removes");
+            } else if existed {
+                std::fs::remove_file(&out).expect("removes");
             }
             // Up to three kills in a row, then a save that runs to its end.
             for _ in 0..3.min(left) {

@@ -69,10 +69,7 @@ fn act(driver: &mut Driver, random: &mut Random, number: usize) {
         }
         13 => {
             let word = WORDS[random.below(WORDS.len())];
-            match is_typing_a_path(driver) {
-                true => driver.type_text("out"),
-                false => driver.type_text(word),
-            }
+            if is_typing_a_path(driver) { driver.type_text("out") } else { driver.type_text(word) }
         }
         14 if !is_typing_a_path(driver) => {
             driver.send(Event::Paste(WORDS[random.below(WORDS.len())].repeat(3)));

@@ -74,9 +74,10 @@ impl Run {
         stdout(&["join", &self.out()]);
         assert!(!self.partial().exists(), "the fragments are left");
         let joined = tree(Path::new(&self.out()));
-        match Path::new(&self.out()).is_dir() {
-            true => std::fs::remove_dir_all(self.out()).expect("removes"),
-            false => std::fs::remove_file(self.out()).expect("removes"),
+        if Path::new(&self.out()).is_dir() {
+            std::fs::remove_dir_all(self.out()).expect("removes")
+        } else {
+            std::fs::remove_file(self.out()).expect("removes")
         }
         joined
     }

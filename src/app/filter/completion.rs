@@ -39,9 +39,10 @@ pub(crate) fn complete<'n>(
         let conditions = conditions.into_iter().filter(|name| name.starts_with(bare));
         let parts = names.flat_map(|name| name.split('.'));
         let numbered = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let parts: BTreeSet<&str> = match bare.is_empty() {
-            true => BTreeSet::new(),
-            false => parts.filter(|part| part.starts_with(bare) && !numbered(part)).collect(),
+        let parts: BTreeSet<&str> = if bare.is_empty() {
+            BTreeSet::new()
+        } else {
+            parts.filter(|part| part.starts_with(bare) && !numbered(part)).collect()
         };
         conditions.chain(parts.into_iter().map(str::to_owned)).collect()
     };

@@ -57,10 +57,7 @@ impl Filter {
         names: impl ParallelIterator<Item = &'n str> + Clone,
     ) {
         self.words.resolve(&before.words, names.clone());
-        self.least_score = match self.words.is_fuzzy() {
-            true => self.words.least_score(names),
-            false => 0,
-        };
+        self.least_score = if self.words.is_fuzzy() { self.words.least_score(names) } else { 0 };
     }
 
     /// Whether a word matches names that do not contain it.
@@ -128,9 +125,10 @@ impl Matcher<'_> {
         if !self.filter.terms.iter().all(|term| term.holds(subject)) {
             return None;
         }
-        let score = match self.filter.words.is_empty() {
-            true => Some(0),
-            false => self.filter.words.score(subject.name(), &mut self.buffers),
+        let score = if self.filter.words.is_empty() {
+            Some(0)
+        } else {
+            self.filter.words.score(subject.name(), &mut self.buffers)
         };
         score.filter(|&score| score >= self.filter.least_score)
     }

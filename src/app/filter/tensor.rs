@@ -90,11 +90,10 @@ impl Subject for TensorSubject<'_> {
 
 /// Whether a name begins with a text in lower case, whatever its own case.
 pub(crate) fn begins(name: &str, wanted: &str) -> bool {
-    match name.is_ascii() {
-        true => {
-            let start = name.as_bytes().get(..wanted.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(wanted.as_bytes()))
-        }
-        false => name.to_lowercase().starts_with(wanted),
+    if name.is_ascii() {
+        let start = name.as_bytes().get(..wanted.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(wanted.as_bytes()))
+    } else {
+        name.to_lowercase().starts_with(wanted)
     }
 }

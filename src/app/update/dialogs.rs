@@ -52,12 +52,11 @@ impl App {
         self.uncover();
         let bindings = help.bindings(&self.settings.keys);
         let Some(binding) = bindings.get(help.chosen) else { return };
-        match self.context().layers().contains(&binding.context) {
-            true => self.act(binding.action, effects),
-            false => {
-                let place = binding.context.title();
-                self.say(format!("'{}' works elsewhere: {place}", binding.help));
-            }
+        if self.context().layers().contains(&binding.context) {
+            self.act(binding.action, effects)
+        } else {
+            let place = binding.context.title();
+            self.say(format!("'{}' works elsewhere: {place}", binding.help));
         }
     }
 
@@ -102,10 +101,13 @@ impl App {
                 Some(_) => self.overlay = Some(Overlay::Budget(budget)),
                 None => self.cancel_budget(*budget),
             },
-            Some(Overlay::Diff(mut view)) => match view.show_all() {
-                true => self.overlay = Some(Overlay::Diff(view)),
-                false => self.close_diff(&view, effects),
-            },
+            Some(Overlay::Diff(mut view)) => {
+                if view.show_all() {
+                    self.overlay = Some(Overlay::Diff(view))
+                } else {
+                    self.close_diff(&view, effects)
+                }
+            }
             _ => {}
         }
         if self.overlay.is_none() {

@@ -14,9 +14,10 @@ impl App {
     /// Orders by a column; reverses the order if the column is the current one.
     pub(super) fn sort_by(&mut self, column: Column) {
         let now = self.table.sort;
-        let sort = match now.column == column {
-            true => Sort { descending: !now.descending, ..now },
-            false => Sort::by(column),
+        let sort = if now.column == column {
+            Sort { descending: !now.descending, ..now }
+        } else {
+            Sort::by(column)
         };
         self.table.set_sort(sort, &self.model);
         self.say(format!("ordered {}", sort.describe()));
@@ -77,9 +78,10 @@ impl App {
     /// Replaces the filter that is typed by an older or a newer one.
     pub(super) fn recall_filter(&mut self, older: bool) {
         let Some(filter) = self.overlay.as_mut().and_then(Overlay::filter_input) else { return };
-        match filter.recall(&self.filter_history, older) {
-            true => self.edited(),
-            false => self.say(if older { "no older filter" } else { "no newer filter" }),
+        if filter.recall(&self.filter_history, older) {
+            self.edited()
+        } else {
+            self.say(if older { "no older filter" } else { "no newer filter" })
         }
     }
 

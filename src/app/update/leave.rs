@@ -38,9 +38,10 @@ impl App {
         }
         // The second request quits without asking again.
         let asked = matches!(self.overlay, Some(Overlay::Leave(None)));
-        match self.model.has_unsaved_marks() && !asked {
-            true => self.cover(Overlay::Leave(None)),
-            false => effects.push(Effect::Quit),
+        if self.model.has_unsaved_marks() && !asked {
+            self.cover(Overlay::Leave(None))
+        } else {
+            effects.push(Effect::Quit)
         }
     }
 

@@ -129,12 +129,11 @@ impl App {
         let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
         filter.resolve(&Filter::everything(), names);
         let mut matcher = filter.matcher();
-        let matches: Vec<TensorId> = match filter.is_everything() {
-            true => Vec::new(),
-            false => {
-                let matches = |id: &TensorId| matcher.matches(&TensorSubject { model, id: *id });
-                model.checkpoint.ids().filter(matches).collect()
-            }
+        let matches: Vec<TensorId> = if filter.is_everything() {
+            Vec::new()
+        } else {
+            let matches = |id: &TensorId| matcher.matches(&TensorSubject { model, id: *id });
+            model.checkpoint.ids().filter(matches).collect()
         };
         let quantizable = matches.iter().filter(|&&id| self.may_mark(id)).count();
         if let Some(Overlay::MarkBy(prompt)) = &mut self.overlay {
@@ -150,20 +149,18 @@ impl App {
         }
         let (text, matches) = (prompt.filter.text().trim().to_owned(), prompt.matches.clone());
         if matches.is_empty() {
-            return self.warn(match text.is_empty() {
-                true => "type a pattern, such as attn or *.mlp.*".to_owned(),
-                false => format!("no tensor matches {text}"),
+            return self.warn(if text.is_empty() {
+                "type a pattern, such as attn or *.mlp.*".to_owned()
+            } else {
+                format!("no tensor matches {text}")
             });
         }
-        let (tensors, verb): (Vec<TensorId>, _) = match mark {
-            true => {
-                let fits = |id: &TensorId| self.may_mark(*id) && !self.model.is_marked(*id);
-                (matches.iter().copied().filter(fits).collect(), "marked")
-            }
-            false => {
-                let marked = |id: &TensorId| self.model.is_marked(*id);
-                (matches.iter().copied().filter(marked).collect(), "unmarked")
-            }
+        let (tensors, verb): (Vec<TensorId>, _) = if mark {
+            let fits = |id: &TensorId| self.may_mark(*id) && !self.model.is_marked(*id);
+            (matches.iter().copied().filter(fits).collect(), "marked")
+        } else {
+            let marked = |id: &TensorId| self.model.is_marked(*id);
+            (matches.iter().copied().filter(marked).collect(), "unmarked")
         };
         self.filter_history.record(&text);
         self.overlay = None;
@@ -172,9 +169,10 @@ impl App {
             let why = if mark { "more can be marked" } else { "is marked" };
             return self.say(format!("{matching} match {text}; none of them {why}"));
         }
-        match mark {
-            true => self.model.mark(tensors.iter().copied()),
-            false => self.model.unmark(tensors.iter().copied()),
+        if mark {
+            self.model.mark(tensors.iter().copied())
+        } else {
+            self.model.unmark(tensors.iter().copied())
         };
         let undo = self.key_of(Action::Undo);
         let changed = count(tensors.len() as u64);
@@ -216,9 +214,10 @@ impl App {
         let changed = step(&mut self.model);
         let (past, future) = self.model.undo_depth();
         let what = difference(&before, self.model.plan());
-        match changed {
-            true => self.say(format!("{done}: {what}; {past} to undo, {future} to redo")),
-            false => self.say(nothing),
+        if changed {
+            self.say(format!("{done}: {what}; {past} to undo, {future} to redo"))
+        } else {
+            self.say(nothing)
         }
         self.plan_changed();
     }
@@ -245,9 +244,10 @@ impl App {
         let Some(Overlay::Presets(presets)) = self.overlay.take() else { return };
         let Some(choice) = presets.choices.get(presets.chosen) else { return };
         let keep: std::collections::HashSet<TensorId> = choice.tensors.iter().copied().collect();
-        match replace {
-            true => self.model.mark_only(&keep),
-            false => self.model.mark(choice.tensors.iter().copied()),
+        if replace {
+            self.model.mark_only(&keep)
+        } else {
+            self.model.mark(choice.tensors.iter().copied())
         };
         let marked = counted(self.model.plan().len(), "tensor");
         self.say(format!("{}: {marked} marked", choice.name()));
@@ -276,8 +276,5 @@ fn difference(before: &Plan, after: &Plan) -> String {
     if before.target != after.target {
         parts.push(format!("target {}", after.target));
     }
-    match parts.is_empty() {
-        true => "no mark changed".to_owned(),
-        false => parts.join(", "),
-    }
+    if parts.is_empty() { "no mark changed".to_owned() } else { parts.join(", ") }
 }

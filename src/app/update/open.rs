@@ -30,18 +30,20 @@ impl App {
             None => dialog.problem = Some("Type a path, or choose a model.".to_owned()),
             Some(path) => self.leave_for(path, effects),
         }
-        match self.overlay.is_none() {
-            true => self.overlay = Some(Overlay::Open(dialog)),
+        if self.overlay.is_none() {
+            self.overlay = Some(Overlay::Open(dialog));
+        } else {
             // The question covers the dialog.
-            false => self.covered.push(Overlay::Open(dialog)),
+            self.covered.push(Overlay::Open(dialog));
         }
     }
 
     /// Opens another model; asks first if there are marks that are not saved anywhere.
     pub(super) fn leave_for(&mut self, path: PathBuf, effects: &mut Effects) {
-        match self.model.has_unsaved_marks() && !self.settings.session {
-            true => self.cover(Overlay::Leave(Some(path))),
-            false => effects.push(Effect::OpenModel(path)),
+        if self.model.has_unsaved_marks() && !self.settings.session {
+            self.cover(Overlay::Leave(Some(path)))
+        } else {
+            effects.push(Effect::OpenModel(path))
         }
     }
 

@@ -60,10 +60,7 @@ impl App {
     fn report_outputs(&mut self) {
         let Some(outputs) = &self.model.outputs else { return };
         let text = outputs.describe(&self.key_of(Action::SortNext));
-        match outputs.is_doubtful() {
-            true => self.warn(text),
-            false => self.say(text),
-        }
+        if outputs.is_doubtful() { self.warn(text) } else { self.say(text) }
     }
 
     /// Stops the measurement and keeps its results. False if none is running.

@@ -35,9 +35,10 @@ impl App {
         };
         let linear = Container::CompressedTensors(LinearScheme::W8A8);
         let holds_inputs = plan.target.is_default() || container == linear;
-        let kind = match plan.inputs.is_static() && holds_inputs {
-            true => SaveKind::Static,
-            false => SaveKind::Quantize(container),
+        let kind = if plan.inputs.is_static() && holds_inputs {
+            SaveKind::Static
+        } else {
+            SaveKind::Quantize(container)
         };
         let dialog = SaveDialog::new(kind, &self.model);
         self.overlay = Some(Overlay::Save(dialog));
@@ -144,7 +145,7 @@ impl App {
         let mut lines = Vec::new();
         match checked {
             Ok(checked) => {
-                lines.push(Line::field("checked", checked.verdict()));
+                lines.push(Line::field("checked", checked.conclusion()));
                 for finding in &checked.findings {
                     let sentence = names::visible(&finding.sentence).into_owned();
                     lines.push(Line::field(finding.severity.name(), sentence));

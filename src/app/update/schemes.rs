@@ -48,9 +48,10 @@ impl App {
     fn group(&self, all: Vec<TensorId>, place: &str) -> RowTensors {
         let (marked, others): (Vec<TensorId>, Vec<TensorId>) =
             all.into_iter().partition(|&id| self.model.is_marked(id));
-        let tensors = match marked.is_empty() {
-            true => others.into_iter().filter(|&id| self.may_mark(id)).collect(),
-            false => marked,
+        let tensors = if marked.is_empty() {
+            others.into_iter().filter(|&id| self.may_mark(id)).collect()
+        } else {
+            marked
         };
         let refusal = tensors.is_empty().then(|| format!("no tensor {place} is quantizable"));
         let name = format!("the {} {place}", counted(tensors.len(), "tensor"));

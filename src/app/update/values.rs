@@ -15,8 +15,8 @@ impl App {
     pub(super) fn request_values(&mut self, effects: &mut Effects) {
         let Some(id) = self.current_tensor() else { return };
         self.values.show(id, &self.model.checkpoint.tensor(id).shape);
-        let how = self.quantization_of(id);
-        effects.extend(self.values.request(how).map(Effect::ReadValues));
+        let quantization = self.quantization_of(id);
+        effects.extend(self.values.request(quantization).map(Effect::ReadValues));
     }
 
     /// How the elements of a tensor are quantized; `None` if they cannot be.

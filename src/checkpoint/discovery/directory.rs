@@ -275,16 +275,16 @@ fn nothing(directory: &Path, listing: &Listing) -> ReadError {
         return ReadError::new(&directory.join(name), Problem::BrokenLink);
     }
     let has_model = |name: &&String| choose(&directory.join(name)).is_ok();
-    let several: Vec<String> = match listing.files.contains("model_index.json") {
-        true => listing.folders.iter().filter(has_model).cloned().collect(),
-        false => {
-            let names = listing.folders.iter();
-            names.filter(|name| hub_cache::is_repository_name(name)).cloned().collect()
-        }
+    let several: Vec<String> = if listing.files.contains("model_index.json") {
+        listing.folders.iter().filter(has_model).cloned().collect()
+    } else {
+        let names = listing.folders.iter();
+        names.filter(|name| hub_cache::is_repository_name(name)).cloned().collect()
     };
-    let problem = match several.is_empty() {
-        false => Problem::SeveralDirectories(several),
-        true => Problem::EmptyDirectory(hints::hint(directory, &listing.files, &listing.folders)),
+    let problem = if several.is_empty() {
+        Problem::EmptyDirectory(hints::hint(directory, &listing.files, &listing.folders))
+    } else {
+        Problem::SeveralDirectories(several)
     };
     ReadError::new(directory, problem)
 }

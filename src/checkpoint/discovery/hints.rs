@@ -84,9 +84,8 @@ fn shares(directory: &Path) -> Option<String> {
     if !others.is_empty() {
         said += &format!("; begun: {}", list(&mut others.into_iter()));
     }
-    match missing.is_empty() {
-        true => {}
-        false => said += &format!("; missing: {missing}"),
+    if !missing.is_empty() {
+        said += &format!("; missing: {missing}");
     }
     let out = directory.file_stem().unwrap_or_default().to_string_lossy();
     Some(format!("{said}; `quantscope join {out}` puts them together"))

@@ -60,9 +60,10 @@ impl NumberedName {
         for number in 1..=self.count {
             let name = self.name(number);
             let path = directory.join(&name);
-            match files::is_file(&path) {
-                true => present.push(path),
-                false => missing.push(name),
+            if files::is_file(&path) {
+                present.push(path)
+            } else {
+                missing.push(name)
             }
             if missing.len() > MAX_NAMED {
                 break;

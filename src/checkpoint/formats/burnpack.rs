@@ -249,9 +249,9 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
     let room = source.size().saturating_sub(data);
 
     // Written by quantscope if it made the file.
-    let ours = said.metadata.get(METADATA_KEY);
-    let ours: Option<QuantizedMetadata> = ours.and_then(|text| serde_json::from_str(text).ok());
-    let rounding = ours.as_ref().and_then(|ours| ours.rounding.parse().ok());
+    let native = said.metadata.get(METADATA_KEY);
+    let native: Option<QuantizedMetadata> = native.and_then(|text| serde_json::from_str(text).ok());
+    let rounding = native.as_ref().and_then(|native| native.rounding.parse().ok());
     let mut tensors: Vec<(String, Descriptor)> = said.tensors.into_iter().collect();
     tensors.sort_by_key(|(_, tensor)| tensor.data_offsets);
     let mut header = Header { metadata: said.metadata.into_iter().collect(), ..Header::default() };
@@ -294,7 +294,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
             header.stored.push(Stored::new(name, dtype, shape, range));
             continue;
         };
-        let noted = ours.as_ref().and_then(|ours| ours.tensors.get(&name));
+        let noted = native.as_ref().and_then(|native| native.tensors.get(&name));
         let original = noted.and_then(|noted| DType::from_name(&noted.dtype).float());
         header.quantized.push(Quantized {
             values: header.stored.len() as u32,

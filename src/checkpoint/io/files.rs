@@ -40,9 +40,10 @@ fn find_local(path: PathBuf) -> io::Result<PathTarget> {
     if metadata.is_dir() {
         return Ok(PathTarget::Directory(path));
     }
-    match metadata.is_file() {
-        true => Ok(PathTarget::Local(path, metadata)),
-        false => Err(io::Error::other("is not a regular file")),
+    if metadata.is_file() {
+        Ok(PathTarget::Local(path, metadata))
+    } else {
+        Err(io::Error::other("is not a regular file"))
     }
 }
 

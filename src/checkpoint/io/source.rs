@@ -184,9 +184,10 @@ impl Source {
     /// Fails if the file's length or modification time changed since the source was created.
     fn check(&self, file: &File) -> Result<()> {
         let now = file.metadata().context(&self.path)?;
-        match now.len() == self.len && now.modified().ok() == self.modified() {
-            true => Ok(()),
-            false => Err(ReadError::new(&self.path, Problem::Changed)),
+        if now.len() == self.len && now.modified().ok() == self.modified() {
+            Ok(())
+        } else {
+            Err(ReadError::new(&self.path, Problem::Changed))
         }
     }
 
@@ -227,9 +228,10 @@ impl Source {
                 if end > self.len {
                     return Err(short(end - self.len));
                 }
-                let read = match is_direct {
-                    true => file.read_direct(buffer, offset),
-                    false => file.read_exact(buffer, offset),
+                let read = if is_direct {
+                    file.read_direct(buffer, offset)
+                } else {
+                    file.read_exact(buffer, offset)
                 };
                 Ok(read.context(&self.path)?)
             }

@@ -50,7 +50,7 @@ pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedT
     match decoded(listing, values, module, bits as u32) {
         Ok(tensor) => Some(tensor),
         Err(reason) => {
-            let mut others = listing.companions(values);
+            let mut others = listing.other_parts(values);
             others.extend(activation_scales(listing, module).map(|part| part.id));
             Some(listing.named_with(values, &name, "awq", Some(reason), &others))
         }

@@ -59,9 +59,10 @@ enum Absmax {
 pub(super) fn four_bits(listing: &Listing, state: PartTensor) -> Option<PackedTensor> {
     let (name, _) = state.stored.name.split_once(STATE)?;
     let values = listing.get(name)?;
-    let decoded = match listing.allows(&["bitsandbytes"]) {
-        true => decoded_four_bits(listing, state, values),
-        false => Err("config.json names another quantization method".to_owned()),
+    let decoded = if listing.allows(&["bitsandbytes"]) {
+        decoded_four_bits(listing, state, values)
+    } else {
+        Err("config.json names another quantization method".to_owned())
     };
     let others: Vec<StoredId> =
         listing.with_prefix(&format!("{name}.")).map(|part| part.id).collect();

@@ -137,7 +137,7 @@ impl<'s> Listing<'s> {
     /// Returns the other stored tensors of the quantized weight `values`: the tensors of its module
     /// except biases and adapters or, for a weight that is not a module of its own, those whose
     /// names extend its name.
-    pub(super) fn companions(&self, values: PartTensor) -> Vec<StoredId> {
+    pub(super) fn other_parts(&self, values: PartTensor) -> Vec<StoredId> {
         let name = values.stored.name.as_str();
         let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
         if module.is_empty() || !WEIGHT_NAMES.contains(&last) {
@@ -182,7 +182,7 @@ impl<'s> Listing<'s> {
         format: &str,
         reason: Option<String>,
     ) -> PackedTensor {
-        self.named_with(values, name, format, reason, &self.companions(values))
+        self.named_with(values, name, format, reason, &self.other_parts(values))
     }
 
     /// Like [`Listing::named`], with the other stored tensors it consists of.

@@ -17,9 +17,10 @@ pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedT
     if *values.dtype() != DType::I8 && value_table(values.dtype()).is_none() {
         return None;
     }
-    let decoded = match listing.allows(&["quanto"]) {
-        true => decoded(listing, values, name),
-        false => Err("config.json names another quantization method".to_owned()),
+    let decoded = if listing.allows(&["quanto"]) {
+        decoded(listing, values, name)
+    } else {
+        Err("config.json names another quantization method".to_owned())
     };
     Some(listing.decoded_or_named(values, name, "quanto", decoded))
 }
@@ -48,9 +49,10 @@ fn decoded(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTe
             return Err("it has scales per channel, expected two dimensions".into());
         }
         let numbers = Numbers::new(scale, "scales")?;
-        let grid = match per_tensor {
-            true => ScaleGrid::of_tensor(numbers, &shape),
-            false => ScaleGrid::of_rows(numbers, &shape),
+        let grid = if per_tensor {
+            ScaleGrid::of_tensor(numbers, &shape)
+        } else {
+            ScaleGrid::of_rows(numbers, &shape)
         };
         let format = Scaled {
             name: format!("quanto fp8 {}", if per_tensor { "per-tensor" } else { "per-channel" }),
@@ -75,9 +77,10 @@ fn decoded(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTe
         scale: scale.id,
         scale_type,
         biases: None,
-        scheme: match per_tensor {
-            true => QuantizationScheme::PER_TENSOR,
-            false => QuantizationScheme::PER_CHANNEL,
+        scheme: if per_tensor {
+            QuantizationScheme::PER_TENSOR
+        } else {
+            QuantizationScheme::PER_CHANNEL
         },
         rounding: Rounding::default(),
         calibration: Calibration::default(),

@@ -213,9 +213,10 @@ impl Contents {
             dtype: tensor.dtype.clone(),
             shape: shape.clone(),
             bytes: tensor.bytes,
-            made_from: match transposed {
-                true => MadeFrom::Transposed(stored),
-                false => MadeFrom::Stored(stored),
+            made_from: if transposed {
+                MadeFrom::Transposed(stored)
+            } else {
+                MadeFrom::Stored(stored)
             },
         });
         Ok(dtype)

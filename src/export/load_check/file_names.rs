@@ -84,10 +84,7 @@ pub(super) fn find(
         let asked = loaders.iter().any(|loader| {
             matches!(loader, Loader::Transformers | Loader::SentenceTransformers | Loader::Torchao)
         });
-        findings.push(match asked {
-            true => Finding::fails(missed),
-            false => Finding::warns(missed),
-        });
+        findings.push(if asked { Finding::fails(missed) } else { Finding::warns(missed) });
     }
     if loaders.contains(&Loader::Mlx) && !names.iter().all(|name| name.starts_with(MLX_PREFIX)) {
         findings.push(Finding::fails(misses("mlx-lm", "model*.safetensors")));

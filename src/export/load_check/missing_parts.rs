@@ -37,11 +37,12 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
         Content::Packed(format) if format.decoded().is_none() => {
             let stored = format.name();
             // A format without a reason is one that is known by name only.
-            Some(match stored.contains("not decoded") {
-                true => Finding::fails(format!("tensor '{name}' is stored as {stored}")),
-                false => Finding::warns(format!(
+            Some(if stored.contains("not decoded") {
+                Finding::fails(format!("tensor '{name}' is stored as {stored}"))
+            } else {
+                Finding::warns(format!(
                     "tensor '{name}' is stored as {stored}, so that nothing is known of it"
-                )),
+                ))
             })
         }
         Content::Packed(_) => None,

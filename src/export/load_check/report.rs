@@ -75,15 +75,14 @@ impl LoadCheck {
     }
 
     /// The result as a sentence.
-    pub fn verdict(&self) -> String {
+    pub fn conclusion(&self) -> String {
         let names: Vec<&str> = self.loaders.iter().map(|loader| loader.title()).collect();
-        let loaders = match names.is_empty() {
-            true => String::new(),
-            false => format!(" in {}", names.join(", ")),
-        };
-        match self.loads() {
-            true => format!("nothing found that keeps it from loading{loaders}"),
-            false => format!("it will not load{loaders}"),
+        let loaders =
+            if names.is_empty() { String::new() } else { format!(" in {}", names.join(", ")) };
+        if self.loads() {
+            format!("nothing found that keeps it from loading{loaders}")
+        } else {
+            format!("it will not load{loaders}")
         }
     }
 }

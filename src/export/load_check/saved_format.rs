@@ -77,10 +77,7 @@ fn linear_scheme(groups: &[(&str, &Map<String, Value>)]) -> LinearScheme {
     let quantizes_inputs = |(_, group): &(&str, &Map<String, Value>)| {
         group.get("input_activations").is_some_and(Value::is_object)
     };
-    match groups.iter().any(quantizes_inputs) {
-        true => LinearScheme::W8A8,
-        false => LinearScheme::W8A16,
-    }
+    if groups.iter().any(quantizes_inputs) { LinearScheme::W8A8 } else { LinearScheme::W8A16 }
 }
 
 fn is_int8((_, group): &(&str, &Map<String, Value>)) -> bool {

@@ -69,19 +69,18 @@ pub(crate) fn shares(checkpoint: &Checkpoint, output_plan: &OutputPlan, count: u
     let units = units(checkpoint, output_plan);
     let workers = count as usize;
     let by_file = output_plan.files.len() >= workers.saturating_mul(WHOLE_FILES_PER_WORKER);
-    let assigned = match by_file {
-        true => {
-            let mut bytes = vec![0; output_plan.files.len()];
-            let file = |unit: &Unit| unit.entries.first().map_or(0, |(file, _)| *file);
-            for unit in &units {
-                if let Some(bytes) = bytes.get_mut(file(unit)) {
-                    *bytes += unit.bytes;
-                }
+    let assigned = if by_file {
+        let mut bytes = vec![0; output_plan.files.len()];
+        let file = |unit: &Unit| unit.entries.first().map_or(0, |(file, _)| *file);
+        for unit in &units {
+            if let Some(bytes) = bytes.get_mut(file(unit)) {
+                *bytes += unit.bytes;
             }
-            let files = assign(&bytes, count);
-            units.iter().map(|unit| files.get(file(unit)).copied().unwrap_or(0)).collect()
         }
-        false => assign(&units.iter().map(|unit| unit.bytes).collect::<Vec<_>>(), count),
+        let files = assign(&bytes, count);
+        units.iter().map(|unit| files.get(file(unit)).copied().unwrap_or(0)).collect()
+    } else {
+        assign(&units.iter().map(|unit| unit.bytes).collect::<Vec<_>>(), count)
     };
     let mut shares = vec![Share::default(); workers];
     for (unit, worker) in units.into_iter().zip(assigned) {

@@ -40,10 +40,8 @@ pub(crate) fn compare_with_plan(
     digests: &HashMap<PathBuf, u128>,
     is_wanted: &dyn Fn() -> bool,
 ) -> Result<(), SaveError> {
-    let path_of = |name: &Path| match output_plan.directory {
-        true => path.join(name),
-        false => path.to_owned(),
-    };
+    let path_of =
+        |name: &Path| if output_plan.directory { path.join(name) } else { path.to_owned() };
     for file in &output_plan.files {
         let path = path_of(Path::new(&file.name));
         FileComparison { path: &path, is_wanted }.compare_file(file)?;
@@ -84,10 +82,10 @@ fn check_no_others(root: &Path, expected: &HashSet<PathBuf>) -> Result<(), SaveE
         for entry in std::fs::read_dir(&directory).context(&directory)? {
             let entry = entry.context(&directory)?;
             let path = entry.path();
-            match entry.file_type().context(&path)?.is_dir() {
-                true => pending.push(path),
-                false if !expected.contains(&path) => others.push(path),
-                false => {}
+            if entry.file_type().context(&path)?.is_dir() {
+                pending.push(path);
+            } else if !expected.contains(&path) {
+                others.push(path);
             }
         }
     }
@@ -128,9 +126,10 @@ impl FileComparison<'_> {
         while (self.is_wanted)() {
             let piece = read_piece(&mut file).context(self.path)?;
             if piece.is_empty() {
-                return match digest.finish() == expected {
-                    true => Ok(()),
-                    false => Err(self.differs("its bytes are not those that were copied".into())),
+                return if digest.finish() == expected {
+                    Ok(())
+                } else {
+                    Err(self.differs("its bytes are not those that were copied".into()))
                 };
             }
             digest.add(&piece);

@@ -222,10 +222,7 @@ impl Pairing<'_> {
         };
         let ids: Vec<TensorId> =
             self.pairs.iter().filter(has_global).map(|pair| pair.source).collect();
-        match ids.is_empty() {
-            true => Vec::new(),
-            false => FusionUnits::of(self.source).grouped(ids),
-        }
+        if ids.is_empty() { Vec::new() } else { FusionUnits::of(self.source).grouped(ids) }
     }
 }
 

@@ -47,12 +47,11 @@ impl TargetRules {
         let by_default =
             |id: &TensorId| self.eligibility(checkpoint, *id) == Eligibility::ByDefault;
         let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
-        let stored = match is_presets {
-            true => {
-                let shapes = tensors.iter().map(|&id| &checkpoint.tensor(id).shape);
-                fitting_presets(&shapes.collect::<Vec<_>>())
-            }
-            false => container.schemes(),
+        let stored = if is_presets {
+            let shapes = tensors.iter().map(|&id| &checkpoint.tensor(id).shape);
+            fitting_presets(&shapes.collect::<Vec<_>>())
+        } else {
+            container.schemes()
         };
         if self.target().loaders().is_empty() {
             return stored;

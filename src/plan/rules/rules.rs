@@ -50,9 +50,10 @@ impl TargetRules {
     /// configuration cannot be read.
     pub fn new(checkpoint: &Checkpoint, target: &Target) -> Result<TargetRules> {
         let linear_only = target.container().holds_linear_only();
-        let (architecture, units) = match linear_only {
-            false => Default::default(),
-            true => (Architecture::of(checkpoint)?, FusionUnits::of(checkpoint)),
+        let (architecture, units) = if linear_only {
+            (Architecture::of(checkpoint)?, FusionUnits::of(checkpoint))
+        } else {
+            Default::default()
         };
         let keeps_vision = |loader: &Loader| {
             LoaderLimit::of(*loader).any(|limit| {
@@ -108,10 +109,11 @@ impl TargetRules {
         }
         let rank = tensor.shape.rank();
         let Some(module) = tensor.name.strip_suffix(".weight") else {
-            return Eligibility::Never(match roles::is_fused_experts(&tensor.name, rank) {
-                true => Reason::FusedExperts,
-                false if rank == 3 => Reason::FusedExperts,
-                false => Reason::NotAModuleWeight,
+            let is_fused = rank == 3 || roles::is_fused_experts(&tensor.name, rank);
+            return Eligibility::Never(if is_fused {
+                Reason::FusedExperts
+            } else {
+                Reason::NotAModuleWeight
             });
         };
         if rank != 2 {
@@ -180,9 +182,10 @@ impl TargetRules {
         if linear_names::is_linear(module) {
             return None;
         }
-        Some(match architecture.has_vocabulary_of(rows) {
-            true => Reason::VocabularyTable(rows),
-            false => Reason::UnknownName,
+        Some(if architecture.has_vocabulary_of(rows) {
+            Reason::VocabularyTable(rows)
+        } else {
+            Reason::UnknownName
         })
     }
 

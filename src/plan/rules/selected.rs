@@ -118,9 +118,10 @@ impl Selected<'_> {
             module.rsplit('.').next().unwrap_or_default().to_owned()
         };
         let float: Vec<String> = float.map(last).collect();
-        match float.is_empty() {
-            true => format!("in '{path}' their schemes differ"),
-            false => format!("in '{path}' float: {}", float.join(", ")),
+        if float.is_empty() {
+            format!("in '{path}' their schemes differ")
+        } else {
+            format!("in '{path}' float: {}", float.join(", "))
         }
     }
 

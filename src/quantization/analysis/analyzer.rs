@@ -241,9 +241,10 @@ impl<'q> TensorAnalyzer<'q> {
         let single_pass = self.single_pass.measure(self.spec, chunk, &moments.range, channels);
         let ranges = self.multi_pass.iter().map(|quantizer| {
             // The range of a group that is the whole tensor is known already.
-            match quantizer.has_one_group() && self.moments != MomentsSource::Histogram {
-                true => vec![(0, moments.range)],
-                false => group_ranges(quantizer, chunk),
+            if quantizer.has_one_group() && self.moments != MomentsSource::Histogram {
+                vec![(0, moments.range)]
+            } else {
+                group_ranges(quantizer, chunk)
             }
         });
         let ranges = ranges.collect();
@@ -290,12 +291,11 @@ impl<'q> TensorAnalyzer<'q> {
         if self.moments != MomentsSource::Histogram {
             return self.chunk_moments(bytes);
         }
-        let range = match histogram.non_finite() == before {
-            true => {
-                let count = (bytes.len() / self.dtype.size()) as u64;
-                Range { count, ..Range::default() }
-            }
-            false => kernels::range(self.dtype, bytes),
+        let range = if histogram.non_finite() == before {
+            let count = (bytes.len() / self.dtype.size()) as u64;
+            Range { count, ..Range::default() }
+        } else {
+            kernels::range(self.dtype, bytes)
         };
         Moments { range, ..Moments::default() }
     }

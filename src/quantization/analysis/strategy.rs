@@ -52,9 +52,10 @@ impl HistogramUse {
         };
         let several = quantizers.iter().filter(one_scale).count() > 1;
         let is_kept = elements <= MAX_KEPT_BYTES / dtype.size() as u64;
-        match spec.histogram || several || (dtype == FloatType::BF16 && !is_kept) {
-            true => HistogramUse::Always,
-            false => HistogramUse::ForSearches,
+        if spec.histogram || several || (dtype == FloatType::BF16 && !is_kept) {
+            HistogramUse::Always
+        } else {
+            HistogramUse::ForSearches
         }
     }
 }
@@ -78,9 +79,10 @@ impl Strategy {
             HistogramUse::ForSearches => quantizer.search_passes() > 0,
             HistogramUse::Always => quantizer.search_passes() > 0 || spec.has_errors(),
         };
-        match quantizer.has_one_group() && saves_passes {
-            true => Strategy::FromHistogram,
-            false => Strategy::MultiPass,
+        if quantizer.has_one_group() && saves_passes {
+            Strategy::FromHistogram
+        } else {
+            Strategy::MultiPass
         }
     }
 }

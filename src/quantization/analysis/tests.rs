@@ -51,10 +51,7 @@ fn assert_statistics(analysis: &Analysis, dtype: FloatType, bytes: &[u8], exact:
     // Far less than the standard error of the mean.
     let uncertain = expected.std / (expected.count as f64).sqrt();
     for (found, expected) in [(found.mean, expected.mean), (found.std, expected.std)] {
-        let tolerance = match exact {
-            true => 1e-12 * expected.abs().max(1e-3),
-            false => 1e-5 * uncertain,
-        };
+        let tolerance = if exact { 1e-12 * expected.abs().max(1e-3) } else { 1e-5 * uncertain };
         let close = (found - expected).abs() <= tolerance;
         assert!(close || expected.is_nan() && found.is_nan(), "{dtype:?} {found} {expected}");
     }

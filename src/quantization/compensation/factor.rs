@@ -74,10 +74,12 @@ fn cholesky(m: &mut [f32], n: usize, parts: Parts) -> Option<()> {
             for j in start..=i {
                 let known = (start..j).map(|k| f64::from(m[i * n + k]) * f64::from(m[j * n + k]));
                 let rest = f64::from(m[i * n + j]) - known.sum::<f64>();
-                m[i * n + j] = match i == j {
-                    true if rest > 0.0 && rest.is_finite() => rest.sqrt() as f32,
-                    true => return None,
-                    false => (rest / f64::from(m[j * n + j])) as f32,
+                m[i * n + j] = if i != j {
+                    (rest / f64::from(m[j * n + j])) as f32
+                } else if rest > 0.0 && rest.is_finite() {
+                    rest.sqrt() as f32
+                } else {
+                    return None;
                 };
             }
         }

@@ -77,9 +77,10 @@ impl Block {
     /// the stored sign bits.
     fn new(fit: BlockFit, signs: [u8; 4], mask: u8) -> Block {
         let BlockFit { scale, points } = fit;
-        match scale < 0.0 {
-            true => Block { scale: -scale, points, signs: signs.map(|bits| !bits & mask) },
-            false => Block { scale, points, signs },
+        if scale < 0.0 {
+            Block { scale: -scale, points, signs: signs.map(|bits| !bits & mask) }
+        } else {
+            Block { scale, points, signs }
         }
     }
 }

@@ -74,11 +74,10 @@ fn fit(
     let (max, signs) = (magnitudes.max(), magnitudes.signs);
     let block = WeightedBlock { x: &magnitudes.x, weights };
     let fit = search.run(lattice, &block, max, max / 15.0);
-    match fit.scale < 0.0 {
-        true => {
-            Block { scale: -fit.scale, points: fit.points, signs: signs.map(|bits| !bits & mask) }
-        }
-        false => Block { scale: fit.scale, points: fit.points, signs },
+    if fit.scale < 0.0 {
+        Block { scale: -fit.scale, points: fit.points, signs: signs.map(|bits| !bits & mask) }
+    } else {
+        Block { scale: fit.scale, points: fit.points, signs }
     }
 }
 
@@ -98,9 +97,10 @@ pub(super) fn quantize_iq3_xxs(row: &[f32], importance: Option<&[f32]>, out: &mu
             let x = part::<32>(x, i);
             let weights = weights(x, part_of(importance, i), mean_square);
             let magnitudes = Magnitudes::even(x, &weights);
-            match magnitudes.max() < MIN_ABSMAX_IQ3_XXS {
-                true => Block::default(),
-                false => fit(&SEARCH, &IQ3_XXS, &magnitudes, &weights, 127),
+            if magnitudes.max() < MIN_ABSMAX_IQ3_XXS {
+                Block::default()
+            } else {
+                fit(&SEARCH, &IQ3_XXS, &magnitudes, &weights, 127)
             }
         });
         let Some(found) = OddScales::new(&blocks.map(|block| block.scale), 15) else {
@@ -125,9 +125,10 @@ pub(super) fn quantize_iq3_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
         let blocks: [Block; 8] = std::array::from_fn(|i| {
             let x = part::<32>(x, i);
             let weights = weights(x, part_of(importance, i), mean_square);
-            match is_zero(i) {
-                true => Block::default(),
-                false => fit(&SEARCH, &IQ3_S, &Magnitudes::new(x), &weights, 255),
+            if is_zero(i) {
+                Block::default()
+            } else {
+                fit(&SEARCH, &IQ3_S, &Magnitudes::new(x), &weights, 255)
             }
         });
         // ggml does not reserve space for the points and signs of a block of zeros: those of the

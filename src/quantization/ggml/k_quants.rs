@@ -370,9 +370,10 @@ impl<const N: usize> WeightedGroup<N> {
     /// Returns the levels of the elements for the stored scale and minimum. If the stored scale is
     /// zero, keeps those of the search.
     fn rounded(&self, x: &[f32; N], scale: f32, min: f32, max_level: i32) -> [u8; N] {
-        match scale == 0.0 {
-            true => self.found.levels,
-            false => x.map(|x| nearest_int((x + min) / scale).clamp(0, max_level) as u8),
+        if scale == 0.0 {
+            self.found.levels
+        } else {
+            x.map(|x| nearest_int((x + min) / scale).clamp(0, max_level) as u8)
         }
     }
 }

@@ -140,13 +140,13 @@ impl MinSearch {
     }
 
     fn level(&self, x: f32) -> i32 {
-        match self.limit_before_rounding {
-            false => nearest_int(x).clamp(0, self.max_level),
-            true if x > 0.0 => {
-                let max = self.max_level as f32;
-                nearest_int(if x < max { x } else { max })
-            }
-            true => 0,
+        if !self.limit_before_rounding {
+            nearest_int(x).clamp(0, self.max_level)
+        } else if x > 0.0 {
+            let max = self.max_level as f32;
+            nearest_int(if x < max { x } else { max })
+        } else {
+            0
         }
     }
 

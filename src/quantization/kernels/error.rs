@@ -96,9 +96,10 @@ impl<G: Grid, B: Reference> Kernel for ErrorOf<'_, G, B> {
         }
         let found = self.sweep(simd);
         // The squares of extremely large elements overflow f32.
-        match found.sums.signal.is_finite() && found.sums.noise.is_finite() {
-            true => found,
-            false => self.scalar(found.codes_match),
+        if found.sums.signal.is_finite() && found.sums.noise.is_finite() {
+            found
+        } else {
+            self.scalar(found.codes_match)
         }
     }
 }

@@ -135,10 +135,11 @@ where
     }
     let [a, b] = E::load_pair(simd, &raw);
     let is_number = |x| simd.all_within(x, 0.0, f32::INFINITY);
-    match is_number(a) && is_number(b) {
-        true => simd.max(a, b),
+    if is_number(a) && is_number(b) {
+        simd.max(a, b)
+    } else {
         // The patterns of NaN are larger than any magnitude, so compare values instead.
-        false => absmax_by_value::<E, S>(simd, pairs),
+        absmax_by_value::<E, S>(simd, pairs)
     }
 }
 

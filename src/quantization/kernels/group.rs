@@ -209,9 +209,10 @@ impl GroupLayout {
         bytes: &[u8],
     ) -> Tiles<'_, E, impl Iterator<Item = (bool, &[u8])>> {
         let (whole, _) = E::split(bytes);
-        let tiles = match self.group == PAIR && self.row.is_multiple_of(LANES * PAIR) {
-            true => whole.as_chunks::<2>().0.as_chunks::<LANES>().0,
-            false => &[],
+        let tiles = if self.group == PAIR && self.row.is_multiple_of(LANES * PAIR) {
+            whole.as_chunks::<2>().0.as_chunks::<LANES>().0
+        } else {
+            &[]
         };
         let rest = bytes.get(tiles.len() * LANES * PAIR * E::SIZE..).unwrap_or_default();
         Tiles { blocks: tiles.iter(), groups: self.slices(rest, E::SIZE).peekable() }
@@ -484,9 +485,10 @@ impl GroupNotes {
                 continue;
             }
             let scalar_params = || scalar(absmax.into(), params);
-            let scale = match made.is_ordinary[lane] && absmax != 0.0 {
-                true => made.stored[lane],
-                false => scalar_params()?.scale,
+            let scale = if made.is_ordinary[lane] && absmax != 0.0 {
+                made.stored[lane]
+            } else {
+                scalar_params()?.scale
             };
             // The first of the groups that are merged in this nesting represents all of them.
             if lane.is_multiple_of(1 << nesting) {

@@ -112,10 +112,11 @@ impl PatternCounts {
 /// largest finite f32.
 fn pattern_of_f64(x: f64) -> u16 {
     let nearest = x as f32;
-    let single = match f64::from(nearest).abs() > x.abs() {
+    let single = if f64::from(nearest).abs() > x.abs() {
         // For either sign, subtracting one from the bits moves one step towards zero.
-        true => f32::from_bits(nearest.to_bits() - 1),
-        false => nearest,
+        f32::from_bits(nearest.to_bits() - 1)
+    } else {
+        nearest
     };
     (single.to_bits() >> 16) as u16
 }

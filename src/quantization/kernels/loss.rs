@@ -53,9 +53,10 @@ pub(crate) fn loss_by_channel(
     params: Quantization,
     bounds: Option<ChannelBounds>,
 ) -> (Loss, Vec<Loss>) {
-    let swept = match is_swept(params.qtype, params.rounding) && is_ordinary(params.scale) {
-        true => run(LossOf { dtype, bytes, params, bounds }),
-        false => None,
+    let swept = if is_swept(params.qtype, params.rounding) && is_ordinary(params.scale) {
+        run(LossOf { dtype, bytes, params, bounds })
+    } else {
+        None
     };
     match swept {
         // The squares of extremely large elements overflow f32.
@@ -133,9 +134,10 @@ impl Kernel for LossOf<'_> {
         by_single!(self.dtype, E => {
             let qmax = self.params.qtype.max();
             let divisor = Divisor::new(simd, self.params.scale, qmax);
-            match E::reciprocal_rounds_alike(simd, &divisor, qmax) {
-                true => self.sweep::<E, S, ClampedByReciprocal>(simd, divisor),
-                false => self.sweep::<E, S, Clamped>(simd, divisor),
+            if E::reciprocal_rounds_alike(simd, &divisor, qmax) {
+                self.sweep::<E, S, ClampedByReciprocal>(simd, divisor)
+            } else {
+                self.sweep::<E, S, Clamped>(simd, divisor)
             }
         })
     }

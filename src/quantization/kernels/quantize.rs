@@ -49,11 +49,10 @@ impl<G: Grid> Kernel for QuantizeTo<'_, G> {
                 let by_reciprocal = G::IS_HALF_EVEN
                     && bytes.len() >= MIN_RECIPROCAL_ELEMENTS * E::SIZE
                     && E::reciprocal_rounds_alike(simd, &divisor, params.qtype.max());
-                match by_reciprocal {
-                    true => {
-                        group::<E, S, G, ClampedByReciprocal>(simd, grid, bytes, &divisor, out);
-                    }
-                    false => group::<E, S, G, Clamped>(simd, grid, bytes, &divisor, out),
+                if by_reciprocal {
+                    group::<E, S, G, ClampedByReciprocal>(simd, grid, bytes, &divisor, out);
+                } else {
+                    group::<E, S, G, Clamped>(simd, grid, bytes, &divisor, out);
                 }
             });
             if done.is_some() {

@@ -129,9 +129,10 @@ fn row(header: &Header, region: &Region) -> Result<Row, String> {
     };
     let conversion = element.conversion(big_endian, LazyBits::default())?;
     let (shape, size) = (header.shape.clone(), element.size);
-    let view = match header.column_major {
-        true => StridedView::column_major(shape.clone(), size, needed)?,
-        false => StridedView::contiguous(shape.clone(), size, needed)?,
+    let view = if header.column_major {
+        StridedView::column_major(shape.clone(), size, needed)?
+    } else {
+        StridedView::contiguous(shape.clone(), size, needed)?
     };
     Ok(Row::readable(element, shape, &data, view, conversion))
 }

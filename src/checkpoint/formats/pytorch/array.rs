@@ -37,9 +37,10 @@ pub(super) fn row(pickle: &Pickle, payloads: &Payloads, array: &Array) -> Row {
                 region.length
             ));
         }
-        let view = match column_major {
-            true => StridedView::column_major(shape.clone(), element.size, region.length)?,
-            false => StridedView::contiguous(shape.clone(), element.size, region.length)?,
+        let view = if column_major {
+            StridedView::column_major(shape.clone(), element.size, region.length)?
+        } else {
+            StridedView::contiguous(shape.clone(), element.size, region.length)?
         };
         Ok(Row::readable(&element, shape, &region, view, conversion))
     };

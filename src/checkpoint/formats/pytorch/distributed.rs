@@ -61,13 +61,12 @@ fn read_metadata(source: &Source) -> Result<Pickle> {
         }
         _ => false,
     };
-    match is_metadata {
-        true => Ok(pickle),
-        false => {
-            let why = "it is not the metadata of a distributed checkpoint".to_owned();
-            let problem = Problem::Malformed { format: "PyTorch", why };
-            Err(ReadError::new(source.path(), problem))
-        }
+    if is_metadata {
+        Ok(pickle)
+    } else {
+        let why = "it is not the metadata of a distributed checkpoint".to_owned();
+        let problem = Problem::Malformed { format: "PyTorch", why };
+        Err(ReadError::new(source.path(), problem))
     }
 }
 
@@ -309,10 +308,7 @@ impl<'a> Metadata<'a> {
             Some(top) => top,
             None => name.split_once('.').map_or("", |(top, _)| top),
         };
-        match top.to_ascii_lowercase().contains("optim") {
-            true => Role::Optimizer,
-            false => Role::Network,
-        }
+        if top.to_ascii_lowercase().contains("optim") { Role::Optimizer } else { Role::Network }
     }
 }
 

@@ -137,9 +137,10 @@ fn of_state(pickle: &Pickle, state: ValueId, children: &mut Vec<(PathStep, Value
     match pickle.value(state) {
         Value::Dict(pairs) if is_module_state(pickle, state) => {
             children.extend(pairs.iter().map(|&(key, value)| {
-                match pickle.text(key).is_some_and(|key| MODULE.contains(&key)) {
-                    true => (PathStep::Inside, value),
-                    false => (PathStep::Key(key), value),
+                if pickle.text(key).is_some_and(|key| MODULE.contains(&key)) {
+                    (PathStep::Inside, value)
+                } else {
+                    (PathStep::Key(key), value)
                 }
             }));
         }

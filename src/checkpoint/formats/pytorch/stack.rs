@@ -102,9 +102,10 @@ impl PickleStack {
     /// Counts items put on the stack. Each ends up in at most one container.
     fn count(&mut self, items: usize) -> PickleResult {
         self.items += items;
-        match self.items > ITEM_LIMIT {
-            true => invalid(format!("its pickle has more than {ITEM_LIMIT} items")),
-            false => Ok(()),
+        if self.items > ITEM_LIMIT {
+            invalid(format!("its pickle has more than {ITEM_LIMIT} items"))
+        } else {
+            Ok(())
         }
     }
 
@@ -135,9 +136,10 @@ impl PickleStack {
     /// Counts bytes of text that are kept.
     pub(super) fn keep_text(&mut self, bytes: u64) -> PickleResult {
         self.text_bytes = self.text_bytes.saturating_add(bytes);
-        match self.text_bytes > TEXT_LIMIT {
-            true => invalid(format!("its pickle has more than {TEXT_LIMIT} bytes of text")),
-            false => Ok(()),
+        if self.text_bytes > TEXT_LIMIT {
+            invalid(format!("its pickle has more than {TEXT_LIMIT} bytes of text"))
+        } else {
+            Ok(())
         }
     }
 

@@ -151,9 +151,10 @@ impl RemoteFile {
     /// The range ends past the file, or the server does not send it.
     pub(crate) fn read_direct(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
         let bytes = self.remote.fetch(offset..offset.saturating_add(buffer.len() as u64))?;
-        match bytes.len() == buffer.len() {
-            true => buffer.copy_from_slice(&bytes),
-            false => return Err(RemoteError::Changed.into()),
+        if bytes.len() == buffer.len() {
+            buffer.copy_from_slice(&bytes)
+        } else {
+            return Err(RemoteError::Changed.into());
         }
         Ok(())
     }
@@ -284,9 +285,10 @@ fn sent_range(response: &FinalResponse) -> Result<SentRange, RemoteError> {
 }
 
 fn check_length(response: &FinalResponse, expected: u64, received: u64) -> Result<(), RemoteError> {
-    match received < expected {
-        true => Err(RemoteError::CutOff { host: response.host(), received, expected }),
-        false => Ok(()),
+    if received < expected {
+        Err(RemoteError::CutOff { host: response.host(), received, expected })
+    } else {
+        Ok(())
     }
 }
 

@@ -231,8 +231,5 @@ fn offline(repository: &Repository, path: &str) -> io::Result<Entry> {
     let commit = reference.map_or(repository.revision.clone(), |text| text.trim().to_owned());
     let snapshot = directory.join("snapshots").join(commit);
     let found = if path.is_empty() { snapshot } else { snapshot.join(path) };
-    match found.exists() {
-        true => Ok(Entry::Cached(found)),
-        false => Err(RemoteError::Offline.into()),
-    }
+    if found.exists() { Ok(Entry::Cached(found)) } else { Err(RemoteError::Offline.into()) }
 }
