@@ -27,10 +27,8 @@ impl<'l> GroupQuantizers<'l> {
         let quantizer = quantizer.resolved(learned);
         let learned = learned.filter(|_| quantizer.calibration == Calibration::Learned);
         let groups = quantizer.scheme.groups(shape).count();
-        let groups_per_channel = match is_strided {
-            true => 1,
-            false => (groups / shape.channels().max(1)).max(1),
-        };
+        let groups_per_channel =
+            if is_strided { 1 } else { (groups / shape.channels().max(1)).max(1) };
         GroupQuantizers { quantizer, learned, groups_per_channel }
     }
 

@@ -65,9 +65,10 @@ impl Quantizer {
         let mut values = vec![0u8; bytes.len() / dtype.size()];
         let mut scales = Vec::new();
         // Elements of strided groups do not lie side by side, so their scales are found before.
-        let known = match self.scheme.groups(shape).are_strided() {
-            true => channel_major(bytes, dtype.size(), shape),
-            false => None,
+        let known = if self.scheme.groups(shape).are_strided() {
+            channel_major(bytes, dtype.size(), shape)
+        } else {
+            None
         };
         let known = known.map(|(major, elements)| {
             let groups = GroupScales::new(*self, rounding, &major, None);

@@ -201,7 +201,7 @@ fn list(state: &State, query: &[(&str, &str)], stream: &mut TcpStream) -> u64 {
         body += &format!("<NextContinuationToken>{name}</NextContinuationToken>");
     }
     for (name, is_directory, size) in page {
-        body += &if is_directory {
+        body += &if *is_directory {
             format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>")
         } else {
             format!(

@@ -118,14 +118,13 @@ fn of(head: &[u8], goes_on: bool) -> Option<String> {
     let signature = SIGNATURES.iter().find(is_here)?;
     let is_ggml =
         head.get(1..4).is_some_and(|rest| rest == b"mgg" || rest == b"jgg" || rest == b"lgg");
-    Some(match is_ggml {
-        true => {
-            let version = head.get(4..8).and_then(|b| Some(u32::from_le_bytes(b.try_into().ok()?)));
-            let version = version.filter(|version| *version < 100 && !head.starts_with(b"lmgg"));
-            let version = version.map(|v| format!(" of version {v}")).unwrap_or_default();
-            format!("{}{version}, {OLD_GGML}", signature.what)
-        }
-        false => signature.what.to_owned(),
+    Some(if is_ggml {
+        let version = head.get(4..8).and_then(|b| Some(u32::from_le_bytes(b.try_into().ok()?)));
+        let version = version.filter(|version| *version < 100 && !head.starts_with(b"lmgg"));
+        let version = version.map(|v| format!(" of version {v}")).unwrap_or_default();
+        format!("{}{version}, {OLD_GGML}", signature.what)
+    } else {
+        signature.what.to_owned()
     })
 }
 

@@ -228,7 +228,7 @@ impl Source {
                 if end > self.len {
                     return Err(short(end - self.len));
                 }
-                let read = if is_direct {
+                let read = if *is_direct {
                     file.read_direct(buffer, offset)
                 } else {
                     file.read_exact(buffer, offset)

@@ -110,9 +110,10 @@ fn decoded(
         return Err(format!("its values have {bits} bits, expected 2 to 8"));
     }
     zeros.shaped("zero points", &[groups, (out.saturating_mul(bits)).div_ceil(32)])?;
-    let zero_offset = match listing.is_quantized() {
-        true => configured_offset,
-        false => offset_of_symmetric(&listing.start(zeros, INSPECTED_BYTES)?, bits as u32, out)?,
+    let zero_offset = if listing.is_quantized() {
+        configured_offset
+    } else {
+        offset_of_symmetric(&listing.start(zeros, INSPECTED_BYTES)?, bits as u32, out)?
     };
     let columns = words.checked_mul(32).filter(|all| all % bits == 0).map(|all| all / bits);
     let columns = columns
