@@ -37,7 +37,7 @@
 //!
 //! Each folder is one idea. Imports point one way, which `tests/architecture` checks:
 //!
-//! `tensor ← quantization ← checkpoint ← activations ← plan ← report ← export ← job ← {cli, app ← ui ← tui}`
+//! `tensor ← quantization ← checkpoint ← activations ← plan ← {report, export} ← job ← {cli, app ← ui ← tui}`
 //!
 //! | module | what it offers |
 //! |---|---|
