@@ -7,6 +7,7 @@ use quantscope::app::settings::{self, Glyphs, Settings};
 use quantscope::checkpoint::{Checkpoint, find_models, has_model};
 use quantscope::cli::{self, AboutScreen, Cli, ScreenArgs};
 use quantscope::directories::{self, DirectoryKind};
+use quantscope::export::Survey;
 use quantscope::job::cache::Cache;
 use quantscope::{app, demo, tui};
 use std::io::{ErrorKind, IsTerminal};
@@ -63,8 +64,18 @@ fn inspector(
     let (log, directory) = (screen.log, PathBuf::new());
     let state = directories::of(DirectoryKind::State).filter(|_| settings.session);
     let recent = state.map(|state| state.join("recent-models"));
-    let options =
-        tui::Options { activations, threads, cache, settings, session, recent, log, directory };
+    let hub = directories::hugging_face();
+    let options = tui::Options {
+        activations,
+        threads,
+        cache,
+        settings,
+        session,
+        recent,
+        hub,
+        log,
+        directory,
+    };
     tui::run(Arc::new(checkpoint), options)
 }
 
@@ -76,7 +87,14 @@ fn open(
     settings: &Settings,
 ) -> color_eyre::Result<Option<(PathBuf, Checkpoint)>> {
     let here = Path::new(".");
-    let root = match named {
+    let joined = match named.and_then(shares) {
+        None => None,
+        Some((directory, survey)) => match tui::watch_shares(directory, survey, settings)? {
+            Some(out) => Some(out),
+            None => return Ok(None),
+        },
+    };
+    let root = match joined.as_deref().or(named) {
         None if has_model(here) => here,
         None => return Ok(Some((demo::WORD.into(), demo::open()?))),
         Some(path) => match demo::open_model(path) {
@@ -98,6 +116,12 @@ fn open(
             Err(error) => picker.problem = Some(error.to_string()),
         }
     }
+}
+
+/// The shares in a directory that several workers fill, if a person can look at them.
+fn shares(path: &Path) -> Option<(&Path, Survey)> {
+    let survey = Survey::read(path, None).ok().flatten()?;
+    std::io::stdout().is_terminal().then_some((path, survey))
 }
 
 /// The settings in the named file, or in the default file if it exists.

@@ -140,6 +140,8 @@ pub enum Action {
     /// Allows or forbids a scheme, shows or hides a column.
     Toggle,
 
+    /// Reads the shares of an output again.
+    Refresh,
     /// Opens another model.
     OpenModel,
     /// Opens the model that was saved, compares it, or copies the command that writes it.

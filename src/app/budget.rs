@@ -6,6 +6,9 @@ use crate::app::tensor_metrics::Cost;
 use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point, shared_options};
 use crate::plan::composition;
+use crate::plan::gguf_baseline::{MixPoint, mix_points};
+use crate::plan::gguf_mix::GgufMix;
+use crate::plan::target::Container;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
 use crate::text::figures;
@@ -40,6 +43,10 @@ pub struct Budget {
     pub before: Plan,
     /// Size and error of that plan; `None` while some of its marks are not measured.
     pub own: Option<Point>,
+    /// llama.cpp's mixes beside the curve, largest first; empty for other formats than GGUF.
+    pub mixes: Vec<MixPoint>,
+    /// The mix that the user went to, until they move.
+    named: Option<GgufMix>,
     choosable: HashSet<TensorId>,
 }
 
@@ -78,6 +85,8 @@ impl Budget {
             typing: None,
             before: model.plan().clone(),
             own: None,
+            mixes: Vec::new(),
+            named: None,
             choosable: HashSet::new(),
         };
         budget.compute_curve(model);
@@ -123,9 +132,31 @@ impl Budget {
                 .saturating_add(model.bytes(id, quantizer.scheme));
         }
         self.curve = Curve::of_units(fixed, options);
+        self.mixes = self.mixes_beside(model, fixed);
         let bytes = self.own_bytes(model);
         let marked = self.before.iter().any(|(id, _)| self.choosable.contains(&id));
         self.own = own.filter(|_| marked).map(|error| Point { bytes, error });
+    }
+
+    /// llama.cpp's mixes of which every tensor is measured. They may use forbidden schemes.
+    fn mixes_beside(&self, model: &Model, fixed: u64) -> Vec<MixPoint> {
+        if model.plan().target.container() != Container::Gguf {
+            return Vec::new();
+        }
+        let all: Vec<_> = self.schemes.iter().map(|(scheme, _)| (*scheme, true)).collect();
+        let of = |&id: &TensorId| Some((id, choices(model, id, &all)?));
+        let options = self.choosable.iter().filter_map(of).collect();
+        let has_importance = !self.before.importance.is_empty();
+        mix_points(&model.checkpoint, &self.curve, fixed, &options, has_importance)
+    }
+
+    /// The mix that the user went to, or else the one whose size is nearest to the selected point.
+    pub fn nearest_mix(&self) -> Option<&MixPoint> {
+        if let Some(named) = self.mixes.iter().find(|mix| Some(mix.mix) == self.named) {
+            return Some(named);
+        }
+        let bytes = self.point().bytes;
+        self.mixes.iter().min_by_key(|mix| mix.point.bytes.abs_diff(bytes))
     }
 
     /// The choices of tensors that share a scheme. `None` while one of them is not measured, or if a
@@ -186,13 +217,22 @@ impl Budget {
     }
 
     /// Moves to the point that a text describes: a size such as `60MB`, a share of the current size
-    /// such as `50%`, or a minimum mean SQNR such as `40dB`.
+    /// such as `50%`, a minimum mean SQNR such as `40dB`, or a mix of llama.cpp such as `Q4_K_M`,
+    /// whose size is taken.
     ///
     /// # Errors
     /// Fails if the text is invalid, or if every point is larger than the size.
     pub fn go_to_text(&mut self, text: &str, model: &Model) -> Result<(), String> {
         let text = text.trim();
         let lower = text.to_ascii_lowercase();
+        let mut mixes = self.mixes.iter();
+        let mix = mixes.find(|mix| mix.mix.to_string().eq_ignore_ascii_case(text));
+        let mix = mix.copied();
+        self.named = mix.map(|mix| mix.mix);
+        if let Some(at) = mix.and_then(|mix| self.curve.within(mix.point.bytes)) {
+            (self.at, self.moved) = (at, true);
+            return Ok(());
+        }
         let at = match lower.strip_suffix("db").map(str::trim) {
             Some(number) => {
                 let least = number.parse::<f64>().ok().filter(|db| db.is_finite());
@@ -244,7 +284,7 @@ impl Budget {
 
     /// Moves by one point, or by a number of twentieths of the curve's size range.
     pub fn step(&mut self, smaller: bool, twentieths: u64) {
-        self.moved = true;
+        (self.moved, self.named) = (true, None);
         if twentieths == 0 {
             self.at = match smaller {
                 true => (self.at + 1).min(self.last()),
@@ -268,7 +308,7 @@ impl Budget {
 
     /// Moves to a share of the size range: 0 is the smallest point, 1 is unquantized.
     pub fn go_to(&mut self, share: f64) {
-        self.moved = true;
+        (self.moved, self.named) = (true, None);
         let points = self.curve.points();
         let (Some(largest), Some(smallest)) = (points.first(), points.last()) else { return };
         let span = (largest.bytes - smallest.bytes) as f64;
@@ -317,6 +357,10 @@ fn choices(
     let container = model.plan().target.container();
     let allowed = || schemes.iter().filter(|(_, allowed)| *allowed);
     for &(scheme, _) in allowed() {
+        if model.scheme_obstacle(id, scheme).is_some() {
+            measured = true;
+            continue;
+        }
         let quantizer = model.default_quantizer(id, scheme);
         match metrics.cost_of(quantizer) {
             Some(Cost::Error { noise_share, .. }) => {

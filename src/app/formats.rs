@@ -43,11 +43,11 @@ pub(crate) fn review(checkpoint: &Checkpoint) -> Vec<FormatFit> {
 /// One line on what a container is for.
 pub(crate) fn summary(container: Container) -> &'static str {
     match container {
-        Container::Safetensors => "int8 values and scales side by side; any tensors",
+        Container::Safetensors => "int8 values beside scales, of any tensor",
         Container::CompressedTensors(scheme) => linear_summary(scheme),
-        Container::Gguf => "Q8_0 for llama.cpp and Ollama, from GGUF",
+        Container::Gguf => "ggml's block types, from GGUF",
         Container::Burn => "a burnpack file with Q8S tensors",
-        Container::FakeQuantized => "floats with int8 rounding applied, for evaluation",
+        Container::FakeQuantized => "floats rounded to int8, for evaluation",
         Container::ComfyUi => "safetensors with ComfyUI's markers",
         Container::Mlx => "safetensors with MLX's group-wise int8",
         Container::Torchao => "safetensors with torchao's int8 tensors",
@@ -58,6 +58,6 @@ fn linear_summary(scheme: LinearScheme) -> &'static str {
     match scheme {
         LinearScheme::W8A8 => "int8 weights and inputs of Linear layers",
         LinearScheme::W8A16 => "int8 weights of Linear layers, in groups",
-        LinearScheme::Presets => "int4, FP8, FP4 and mixtures in Linear layers",
+        LinearScheme::Presets => "Linear layers in int4, FP8, FP4 or a mix",
     }
 }

@@ -122,10 +122,14 @@ pub enum Context {
     Picker,
     /// While a filter of the models is typed.
     PickerFilter,
+    /// In the list of an output's shares.
+    Shares,
     /// Wherever a filter is typed.
     FilterText,
     /// Wherever text is typed.
     Text,
+    /// In every list of a window.
+    List,
     /// In every window where no text is typed.
     Window,
     /// Everywhere.
@@ -149,10 +153,10 @@ impl Context {
             Pager => &[Pager, Window, Anywhere],
             Receipt => &[Receipt, Pager, Window, Anywhere],
             Open => &[Open, Text, Anywhere],
-            Presets => &[Presets, Window, Anywhere],
-            Schemes => &[Schemes, Window, Anywhere],
-            Columns => &[Columns, Window, Anywhere],
-            Targets => &[Targets, Window, Anywhere],
+            Presets => &[Presets, List, Window, Anywhere],
+            Schemes => &[Schemes, List, Window, Anywhere],
+            Columns => &[Columns, List, Window, Anywhere],
+            Targets => &[Targets, List, Window, Anywhere],
             Save => &[Save, Text, Anywhere],
             Question => &[Question, Window, Anywhere],
             Saving => &[Saving, Window, Anywhere],
@@ -163,12 +167,13 @@ impl Context {
             DiffFilter => &[DiffFilter, FilterText, Text, Anywhere],
             Picker => &[Picker, Window, Anywhere],
             PickerFilter => &[PickerFilter, FilterText, Text, Anywhere],
-            Main | FilterText | Text | Window | Anywhere => &[Anywhere],
+            Shares => &[Shares, Window, Anywhere],
+            Main | FilterText | Text | List | Window | Anywhere => &[Anywhere],
         }
     }
 
     /// Every context that can be current; the others are layers of these.
-    pub const ACTIVE: [Context; 26] = [
+    pub const ACTIVE: [Context; 27] = [
         Context::Table,
         Context::Values,
         Context::Channels,
@@ -195,6 +200,7 @@ impl Context {
         Context::DiffFilter,
         Context::Picker,
         Context::PickerFilter,
+        Context::Shares,
     ];
 
     /// The place in words, as a heading of the help.
@@ -227,8 +233,10 @@ impl Context {
             Context::DiffFilter => "While a filter of the differences is typed",
             Context::Picker => "In the list of models",
             Context::PickerFilter => "While a filter of the models is typed",
+            Context::Shares => "In the list of an output's shares",
             Context::FilterText => "Wherever a filter is typed",
             Context::Text => "Wherever text is typed",
+            Context::List => "In every list",
             Context::Window => "In every window",
             Context::Anywhere => "Anywhere",
         }
@@ -494,6 +502,11 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Presets, &[Char(' ')], A::Add, "mark these in addition", G::Dialogs).hint("add these"),
     bind(C::Presets, &[Esc, Char('q'), Char('p')], A::Close, "leave the marks as they are", G::Dialogs).hint("leave"),
 
+    bind(C::List, &[Home, Char('g')], A::Move(Motion::First), "first entry of the list", G::Dialogs),
+    bind(C::List, &[End, Char('G')], A::Move(Motion::Last), "last entry of the list", G::Dialogs),
+    bind(C::List, &[PageDown, Ctrl('f'), Ctrl('d')], A::Move(Motion::PageDown), "five entries down", G::Dialogs),
+    bind(C::List, &[PageUp, Ctrl('b'), Ctrl('u')], A::Move(Motion::PageUp), "five entries up", G::Dialogs),
+
     bind(C::Columns, &[Down, Char('j')], A::Move(Motion::Down), "next column", G::Dialogs).hint("choose"),
     bind(C::Columns, &[Up, Char('k')], A::Move(Motion::Up), "previous column", G::Dialogs),
     bind(C::Columns, &[Char(' ')], A::Toggle, "show the column, or leave it out", G::Dialogs).hint("show or hide"),
@@ -520,6 +533,8 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Save, &[Ctrl('r')], A::Fix, "change the marks so that they can be saved", G::Dialogs).hint("fix"),
     bind(C::Save, &[Down], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
     bind(C::Save, &[Up], A::Move(Motion::Up), "previous format or type", G::Dialogs),
+    bind(C::Save, &[PageDown], A::Move(Motion::PageDown), "more of the text, where it is long", G::Dialogs),
+    bind(C::Save, &[PageUp], A::Move(Motion::PageUp), "back in the text", G::Dialogs),
     bind(C::Save, &[Tab], A::Complete, "complete the path", G::Dialogs),
     bind(C::Save, &[Ctrl('d')], A::CreateDirectory, "create the directory that is missing", G::Dialogs).hint("create the directory"),
     bind(C::Save, &[Esc], A::Close, "write nothing", G::Dialogs).hint("write nothing"),
@@ -574,6 +589,17 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::PickerFilter, &[Enter], A::Accept, "keep the filter of the models", G::Dialogs).hint("keep"),
     bind(C::PickerFilter, &[Esc], A::Close, "show all models", G::Dialogs).hint("show all"),
 
+    bind(C::Shares, &[Down, Char('j')], A::Move(Motion::Down), "next share", G::Dialogs).hint("choose"),
+    bind(C::Shares, &[Up, Char('k')], A::Move(Motion::Up), "previous share", G::Dialogs),
+    bind(C::Shares, &[PageDown, Ctrl('f'), Ctrl('d')], A::Move(Motion::PageDown), "a page of shares down", G::Dialogs),
+    bind(C::Shares, &[PageUp, Ctrl('b'), Ctrl('u')], A::Move(Motion::PageUp), "a page of shares up", G::Dialogs),
+    bind(C::Shares, &[Home, Char('g')], A::Move(Motion::First), "first share", G::Dialogs),
+    bind(C::Shares, &[End, Char('G')], A::Move(Motion::Last), "last share", G::Dialogs),
+    bind(C::Shares, &[Char('y')], A::Copy, "copy the command that makes the share, or joins all", G::Dialogs).hint("copy"),
+    bind(C::Shares, &[Char('R')], A::Refresh, "read the shares again; they are read every second too", G::Dialogs).hint("refresh"),
+    bind(C::Shares, &[Enter], A::Accept, "open the output once the shares are joined", G::Dialogs).hint("open"),
+    bind(C::Shares, &[Esc, Char('q')], A::Close, "leave the shares", G::Dialogs).hint("leave"),
+
     bind(C::Question, &[Char('y')], A::Accept, "yes", G::Dialogs).hint("yes"),
     bind(C::Question, &[Char('n'), Esc], A::Close, "no", G::Dialogs).hint("no"),
 
@@ -596,7 +622,7 @@ mod tests {
     use crate::app::keymap::KeyMap;
     use std::collections::HashSet;
 
-    const CONTEXTS: [Context; 26] = Context::ACTIVE;
+    const CONTEXTS: [Context; 27] = Context::ACTIVE;
 
     fn action(context: Context, key: Key) -> Option<Action> {
         KeyMap::default().action(context, key)

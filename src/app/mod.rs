@@ -33,6 +33,7 @@ pub mod scheme_list;
 pub mod scroll;
 mod session;
 pub mod settings;
+pub mod shares;
 pub(crate) mod sparkline;
 mod state;
 mod tab;

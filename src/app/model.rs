@@ -7,6 +7,7 @@ use crate::checkpoint::{Checkpoint, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
+use crate::plan::target::Container;
 use crate::plan::{
     History, InputQuantization, Obstacle, Plan, Totals, default_calibration, default_scheme,
     effective_quantizer, observed_input_scales,
@@ -92,6 +93,9 @@ pub struct Model {
     /// Marks whose error may be unknown because they, or the metrics of their tensors, changed.
     unchecked_marks: Vec<TensorId>,
 }
+
+/// The shortest block of GGUF's block types, in elements.
+const GGUF_BLOCK: u64 = 32;
 
 /// Limit for the histograms in memory, in bytes. The others are built again when they are shown.
 const MAX_HISTOGRAM_BYTES: usize = 64 << 20;
@@ -224,8 +228,22 @@ impl Model {
         });
         match non_finite {
             Some(obstacle) => Eligibility::Never(Reason::Obstacle(obstacle)),
-            None => self.rules.eligibility(&self.checkpoint, id),
+            None => match self.undivided(id) {
+                Some(reason) => Eligibility::Never(reason),
+                None => self.rules.eligibility(&self.checkpoint, id),
+            },
         }
+    }
+
+    /// Why no block type of GGUF divides the rows of a float tensor, if none does.
+    fn undivided(&self, id: TensorId) -> Option<Reason> {
+        let container = self.rules.target().container();
+        let shape = &self.checkpoint.tensor(id).shape;
+        let obstructed = |scheme| container.scheme_obstacle(scheme, shape).is_some();
+        let undivided = container == Container::Gguf
+            && self.rules.eligibility(&self.checkpoint, id) == Eligibility::ByDefault
+            && container.schemes().into_iter().all(obstructed);
+        undivided.then(|| Reason::Columns { columns: shape.row_len(), group: GGUF_BLOCK })
     }
 
     /// The scheme the table starts with: the best one for the checkpoint's format.

@@ -41,12 +41,16 @@ impl OpenModel {
         };
     }
 
-    /// The path that Enter opens; `None` if nothing is typed or chosen.
+    /// The path that Enter opens: the chosen model, the only one that matches, or the typed path.
+    /// `None` if nothing is typed or chosen.
     pub fn path(&self) -> Option<PathBuf> {
         let typed = self.input.value().trim();
-        match self.chosen {
-            Some(at) => self.choices().get(at).map(|choice| choice.path.clone()),
-            None => (!typed.is_empty()).then(|| PathBuf::from(typed)),
+        let choices = self.choices();
+        match (self.chosen, choices.as_slice()) {
+            (Some(at), choices) => choices.get(at).map(|choice| choice.path.clone()),
+            (None, _) if typed.is_empty() => None,
+            (None, [only]) if !self.searching => Some(only.path.clone()),
+            (None, _) => Some(PathBuf::from(typed)),
         }
     }
 }

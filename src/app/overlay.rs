@@ -286,7 +286,7 @@ impl Help {
             add(group.title(), &|binding| binding.group == group && !is_here(binding));
         }
         for context in
-            Context::ACTIVE.into_iter().chain([Context::FilterText, Context::Text, Context::Window])
+            Context::ACTIVE.into_iter().chain([Context::FilterText, Context::Text, Context::List, Context::Window])
         {
             add(context.title(), &|binding| {
                 let in_dialog = binding.group == Group::Dialogs && binding.context == context;

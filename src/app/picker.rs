@@ -273,11 +273,7 @@ fn choice(root: &Path, found: FoundModel, place: &'static str) -> ModelChoice {
         true => root.to_string_lossy(),
         false => below.to_string_lossy(),
     };
-    // The cache stores org/name as `models--org--name`.
-    let name = match name.strip_prefix("models--") {
-        Some(hub) => hub.replace("--", "/"),
-        None => name.into_owned(),
-    };
+    let name = names::on_the_hub(&name).unwrap_or_else(|| name.into_owned());
     let name = names::visible(&name).into_owned();
     ModelChoice { path: found.path, name, place, known: Some((found.format, found.bytes)) }
 }

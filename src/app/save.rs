@@ -12,7 +12,7 @@ use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{InputQuantization, Plan};
 use crate::quantization::{ErrorStatistics, Preset};
 use crate::tensor::{FloatType, TensorId};
-use crate::text::figures::{bytes, counted, decibels, duration};
+use crate::text::figures::{bytes, count, counted, decibels, duration};
 use crate::text::names;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -69,6 +69,9 @@ pub struct SaveDialog {
     pub problem: Option<String>,
     /// The directory that has to be created first.
     pub missing: Option<PathBuf>,
+    /// The page of the text that is shown where the text is longer than the window. Pages repeat
+    /// after the last.
+    pub page: isize,
 }
 
 /// The files that a save would write.
@@ -117,7 +120,7 @@ impl SaveDialog {
     /// Opens the dialog.
     pub fn new(kind: SaveKind, model: &Model) -> SaveDialog {
         let path = Input::new(default_path(kind, model));
-        SaveDialog { kind, path, preview: None, problem: None, missing: None }
+        SaveDialog { kind, path, preview: None, problem: None, missing: None, page: 0 }
     }
 
     /// The title of the window.
@@ -400,7 +403,10 @@ pub fn model_name(checkpoint: &Checkpoint) -> String {
     let directory = checkpoint.directory().and_then(|d| d.file_name()).map(|d| d.to_string_lossy());
     match directory {
         Some(directory) if stem == "model" && !directory.is_empty() => directory.into_owned(),
-        _ => stem.to_owned(),
+        _ => match names::on_the_hub(stem) {
+            Some(hub) => hub.rsplit('/').next().unwrap_or(&hub).to_owned(),
+            None => stem.to_owned(),
+        },
     }
 }
 
@@ -455,7 +461,7 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
         format!("{}, byte for byte", counted(receipt.unchanged, "tensor")),
     ));
     if receipt.sidecar_files > 0 {
-        let copied = format!("{} of them", counted(receipt.sidecar_files, "file"));
+        let copied = format!("{} of these files", count(receipt.sidecar_files as u64));
         lines.push(Line::field("copied", copied));
     }
     if receipt.resumed > 0 {

@@ -134,6 +134,18 @@ impl SchemeList {
         self.choices.get(self.chosen)
     }
 
+    /// What Enter does with its key, or why it does nothing. False if it does nothing.
+    pub fn text(&self, model: &Model, key: &str) -> (String, bool) {
+        let obstacle = self.current().and_then(|choice| {
+            let mut tensors = self.row.tensors.iter();
+            tensors.find_map(|&id| model.scheme_obstacle(id, choice.scheme))
+        });
+        match (self.scope, obstacle) {
+            (Scope::Row, Some(why)) => (format!("not for this row: {why}"), false),
+            _ => (format!("{key} {}", self.describe(model)), true),
+        }
+    }
+
     /// The marked tensors among those shown.
     pub fn marked_and_shown(&self, model: &Model) -> Vec<TensorId> {
         self.shown.iter().copied().filter(|&id| model.is_marked(id)).collect()

@@ -64,7 +64,7 @@ impl TargetList {
         let linear = Container::CompressedTensors(LinearScheme::default());
         let mut choices = vec![by_format(
             "no loader",
-            "quantscope itself, or code that reads the scales",
+            "quantscope, or code that reads the scales",
             Container::Safetensors,
         )];
         choices.extend(by_loader);
@@ -75,7 +75,7 @@ impl TargetList {
         ));
         choices.push(by_format(
             "fake-quantized",
-            "floats with int8 rounding applied, for evaluation",
+            "floats rounded to int8, for evaluation",
             Container::FakeQuantized,
         ));
         let loaders = now.loaders().to_vec();
@@ -102,6 +102,15 @@ impl TargetList {
             loaders => Target::for_loaders(loaders, self.source).map_err(|why| why.to_string())?,
         };
         Ok(target.with_linear_scheme(self.scheme))
+    }
+
+    /// What the target under the cursor is, or why it cannot be chosen. False if it cannot.
+    pub fn text(&self) -> (String, bool) {
+        let summary = self.choices.get(self.chosen).map_or("", |choice| choice.summary);
+        match self.target() {
+            Ok(target) => (format!("{summary}. Writes {}.", target.container()), true),
+            Err(why) => (why, false),
+        }
     }
 
     /// Ticks or unticks the loader under the cursor.

@@ -211,6 +211,8 @@ pub enum Sqnr {
     Decibels(f64),
     /// The tensor has no scale: NaN, infinities, or values beyond F32.
     Impossible,
+    /// Its shape does not fit the scheme.
+    DoesNotFit,
     /// The tensor could not be read.
     Unreadable,
     /// The tensor is stored quantized; the error of that is not in the file.
@@ -230,6 +232,9 @@ impl Sqnr {
             Measurement::Unreadable(_) => Sqnr::Unreadable,
             Measurement::Done(metrics) => match metrics.cost_of(quantizer) {
                 Some(Cost::Error { error, .. }) => Sqnr::Decibels(error.sqnr_db),
+                Some(Cost::Impossible(
+                    NotQuantizable::DoesNotFit { .. } | NotQuantizable::SchemeDoesNotFit { .. },
+                )) => Sqnr::DoesNotFit,
                 Some(Cost::Impossible(_)) => Sqnr::Impossible,
                 None => Sqnr::Waiting,
             },

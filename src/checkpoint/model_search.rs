@@ -1,10 +1,12 @@
 //! Searches for models in a directory and its subdirectories. Tensor files are not opened, except
-//! the headers of split GGUF files; indexes are read.
+//! the headers of split GGUF files and the first bytes of `.bin` files; indexes are read.
 
 use crate::checkpoint::discovery::{CheckpointFiles, discover};
 use crate::checkpoint::error::Problem;
 use crate::checkpoint::formats::format::Format;
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A checkpoint found by [`find_models`].
@@ -88,12 +90,31 @@ fn add_models(directory: &Path, found: &mut Vec<FoundModel>) -> bool {
 }
 
 fn found_model(path: &Path, files: &CheckpointFiles) -> Option<FoundModel> {
-    let format = format_by_extension(files.shards.first()?)?;
+    let first = files.shards.first()?;
+    let format = format_by_extension(first)?;
+    if !is_model_file(first) {
+        return None;
+    }
     // Missing shards are reported when the model is opened.
     let size = |shard: &PathBuf| std::fs::metadata(shard).map_or(0, |found| found.len());
     let bytes = files.shards.iter().map(size).fold(0u64, u64::saturating_add);
     Some(FoundModel { path: path.to_owned(), format, bytes })
 }
+
+/// Returns false for a `.bin` file of another program. PyTorch writes zip archives and pickles.
+fn is_model_file(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase());
+    let name = name.unwrap_or_default();
+    if !name.ends_with(".bin") || name.contains("model") {
+        return true;
+    }
+    let mut start = [0; 2];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && (start == *b"PK" || start[0] == PICKLE_PROTOCOL)
+}
+
+/// The first byte of a pickle of protocol 2 or later.
+const PICKLE_PROTOCOL: u8 = 0x80;
 
 fn format_by_extension(path: &Path) -> Option<Format> {
     let ending = path.extension()?.to_str()?.to_ascii_lowercase();
@@ -126,6 +147,18 @@ mod tests {
             (path, found.format, found.bytes)
         };
         models.found.into_iter().map(short).collect()
+    }
+
+    #[test]
+    fn bin_files_of_other_programs_are_not_models() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = root.path();
+        for (name, start) in [("a.bin", &b"PK\x03\x04"[..]), ("b.bin", b"\x80\x02"), ("c.bin", b"")] {
+            fs::create_dir_all(root.join(name)).expect("created");
+            fs::write(root.join(name).join(name), start).expect("written");
+        }
+        let names: Vec<String> = listed(root).into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["a.bin", "b.bin"]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(#[from] UsageError),
     /// Tensors meet a condition of `--fail-on`.
-    #[error("{}: {count} tensors fail --fail-on; first '{}': {why}", path.display(), tensor.escape_debug())]
+    #[error("{}: {} --fail-on; first '{}': {why}", path.display(), failing(*count), tensor.escape_debug())]
     Condition { path: PathBuf, count: usize, tensor: String, why: String },
     /// `diff --exit-code` found differences.
     #[error("{} and {} differ: {what}", a.display(), b.display())]
@@ -162,6 +162,12 @@ fn interrupted_save(unfinished: Option<&JobError>) -> String {
         Some(JobError::Unfinished { kept, .. }) => format!("interrupted; {kept}"),
         _ => "interrupted; nothing was written".to_owned(),
     }
+}
+
+/// `1 tensor fails`, `3 tensors fail`.
+fn failing(count: usize) -> String {
+    let verb = if count == 1 { "fails" } else { "fail" };
+    format!("{} {verb}", figures::counted(count, "tensor"))
 }
 
 /// The end of a sentence that suggests names, most similar first.

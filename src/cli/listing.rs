@@ -249,7 +249,8 @@ impl ListingSummary {
         writeln!(out)?;
         writeln!(
             out,
-            "{tensors} tensors, {} parameters, {}; quantizable: {}, as {}{} the whole is {} ({})",
+            "{}, {} parameters, {}; quantizable: {}, as {}{} the whole is {} ({})",
+            figures::counted(tensors as usize, "tensor"),
             figures::parameters(parameters),
             figures::bytes(bytes),
             self.selected,

@@ -4,7 +4,9 @@ use super::duplicates::Duplicates;
 use super::listing::Row;
 use super::scan::Found;
 use crate::checkpoint::Checkpoint;
-use crate::quantization::{Diagnostic, ErrorStatistics, Quantized, Statistics, diagnostics};
+use crate::quantization::{
+    Diagnostic, ErrorStatistics, NotQuantizable, Quantized, Statistics, diagnostics,
+};
 use crate::tensor::TensorId;
 use crate::text::names;
 use std::fmt::Write as _;
@@ -12,7 +14,8 @@ use std::fmt::Write as _;
 /// A tensor and the result of its analysis.
 pub(super) struct Measured {
     pub id: TensorId,
-    /// The sort key: the SQNR in dB; exact tensors and then those without an SQNR come last.
+    /// The sort key: the SQNR in dB. Tensors without a scale come first, exact ones and then those
+    /// without an SQNR last.
     pub rank: f64,
     pub found: Option<Found>,
 }
@@ -54,6 +57,16 @@ impl Measured {
 }
 
 pub(super) fn rank(found: &Option<Found>) -> f64 {
+    // Tensors without a scale come first, as on the screen.
+    let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
+    let first = analysis.and_then(|analysis| analysis.outcomes.first());
+    let refusal = first.and_then(|outcome| outcome.result.as_ref().err());
+    if matches!(
+        refusal,
+        Some(NotQuantizable::NonFinite { .. } | NotQuantizable::ScaleOverflow { .. })
+    ) {
+        return f64::NEG_INFINITY;
+    }
     let quantized = quantized(found);
     let loss = quantized.and_then(|quantized| quantized.loss());
     loss.map_or(f64::INFINITY, |loss| loss.sqnr_db().min(f64::MAX))

@@ -191,6 +191,7 @@ impl Quantize {
         let recipe =
             self.recipe.as_ref().map(|path| recipe::read(path, &checkpoint)).transpose()?;
         let target = self.target.target(&checkpoint, recipe.as_ref().map(|plan| &plan.target))?;
+        let target = self.target.or_by_ending(target, &checkpoint, &self.save.out);
         let format = output_format(&checkpoint, &target, self.layout)?;
         if let Some(why) = format.unfit(&checkpoint) {
             return Err(UsageError::options(checkpoint.path(), why).into());

@@ -1,6 +1,6 @@
 //! `--for`, `--format` and `--scheme`: the loaders, the format and the scheme of an output.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Format};
 use crate::cli::error::{Error, UsageError};
 use crate::cli::options::SchemeArgs;
 use crate::export::{OutputFormat, WeightLayout};
@@ -12,6 +12,7 @@ use crate::quantization::{Preset, QuantizationScheme, ScaleStorage};
 use crate::tensor::{TensorId, TensorInfo};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use std::path::Path;
 
 /// The loaders.
 #[derive(Debug, Args)]
@@ -193,6 +194,21 @@ impl SchemeName {
 }
 
 impl TargetArgs {
+    /// GGUF if neither a loader nor a format is named, and OUT ends in .gguf like the source.
+    pub(super) fn or_by_ending(
+        &self,
+        target: Target,
+        checkpoint: &Checkpoint,
+        out: &Path,
+    ) -> Target {
+        let is_gguf = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+        let is_open = target.is_default() && self.format.is_none() && self.scheme.is_none();
+        match is_open && is_gguf && checkpoint.format() == Format::Gguf {
+            true => Target::format(Container::Gguf),
+            false => target,
+        }
+    }
+
     /// The target, over that of a recipe where there is one.
     pub(super) fn target(
         &self,

@@ -181,7 +181,8 @@ impl<'a> VerifyResult<'a> {
         writeln!(out, "{path} is what {against} gives, every byte compared")?;
         writeln!(
             out,
-            "{tensors} tensors: {} quantized, {dequantized} dequantized, {identical} bit for bit as they were",
+            "{}: {} quantized, {dequantized} dequantized, {identical} bit for bit as they were",
+            figures::counted(*tensors, "tensor"),
             self.quantized.len()
         )?;
         match &self.input_scales {

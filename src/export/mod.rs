@@ -41,7 +41,7 @@ pub use input_scales::input_scales;
 pub use load_check::{Finding, LoadCheck, Severity};
 pub use output_path::check;
 pub use output_plan::{Entry, KnownScales, MadeFrom, OutFile, OutputPlan, TextFile};
-pub use partition::{Partition, PartitionError};
+pub use partition::{Partition, PartitionError, ShareProgress, ShareState, Survey};
 pub use receipt::{Comparison, OutputComparison, Receipt, VerifiedAgainst};
 pub use request::{OutputFormat, Request, Task, WeightLayout};
 pub use sidecar_file::{LeftOutFiles, SidecarFile};

@@ -4,6 +4,7 @@ use crate::checkpoint::{Checkpoint, ReadError};
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::target::Target;
 use crate::tensor::TensorId;
+use crate::text::figures;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::PathBuf;
 
@@ -29,7 +30,7 @@ pub enum SelectionError {
     Pattern { pattern: String, why: String },
     #[error("{}: the pattern '{pattern}' matches no tensor{}", path.display(), .nearest.as_ref().map(|n| format!("; the nearest name is '{}'", n.escape_debug())).unwrap_or_default())]
     NoMatch { path: PathBuf, pattern: String, nearest: Option<String> },
-    #[error("{}: the pattern '{pattern}' matches {matches} tensors, none of them quantizable; '{}': {why}", path.display(), first.escape_debug())]
+    #[error("{}: the pattern '{pattern}' matches {}, none quantizable; '{}': {why}", path.display(), figures::counted(*matches, "tensor"), first.escape_debug())]
     NoneQuantizable { path: PathBuf, pattern: String, matches: usize, first: String, why: Reason },
     #[error("{}, tensor '{}': {why}", path.display(), tensor.escape_debug())]
     NotQuantizable { path: PathBuf, tensor: String, why: Reason },

@@ -243,10 +243,14 @@ fn costs(analysis: &Analysis) -> Vec<Cost> {
 }
 
 impl Report {
-    /// Sorts the rows by output error if known, and by SQNR of the weights otherwise: worst first,
-    /// then exact tensors, then those without figures.
+    /// Sorts the rows by output error if known, and by SQNR of the weights otherwise: tensors
+    /// with NaN or Inf first, then the worst, then exact tensors, then those without figures.
     pub fn sort(&mut self) {
-        let rank = |row: &Row| row.sqnr_db().map_or(f64::INFINITY, |db| db.min(f64::MAX));
+        let rank = |row: &Row| match (row.sqnr_db(), &row.statistics) {
+            (Some(db), _) => db.min(f64::MAX),
+            (None, Some(statistics)) if statistics.nan + statistics.inf > 0 => f64::NEG_INFINITY,
+            (None, _) => f64::INFINITY,
+        };
         self.rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
         if self.has_outputs {
             let rank = |row: &Row| {

@@ -83,7 +83,12 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> Markup {
         let above = rows.last().map_or(f64::NEG_INFINITY, |row| row + LABEL_HEIGHT);
         rows.push((y + LABEL_GAP).max(above));
     }
-    let overflow = rows.last().map_or(0.0, |row| (row - (bottom - 4.0)).max(0.0));
+    // Only the labels that would be below the axis move up.
+    let mut lowest_row = bottom - 4.0;
+    for row in rows.iter_mut().rev() {
+        *row = row.min(lowest_row);
+        lowest_row = *row - LABEL_HEIGHT;
+    }
     html! {
         svg viewBox=(format!("0 0 {} {}", right + 110.0, bottom + 36.0)) width=(right + 110.0)
             height=(bottom + 36.0) role="img" aria-labelledby="curve-title"
@@ -97,8 +102,8 @@ pub(super) fn curve(points: &[Point], uniform: &[(String, Point)]) -> Markup {
             (text(left - 8.0, top + 10.0, "end", &figures::decibels(highest)))
             (text(left - 8.0, bottom, "end", &figures::decibels(lowest)))
             @for ((label, x, y), row) in labels.iter().zip(&rows) {
-                polyline class="axis" points=(polyline([(*x, *y), (column - 4.0, row - overflow - 4.0)].into_iter())) {}
-                (text(column, row - overflow, "start", label))
+                polyline class="axis" points=(polyline([(*x, *y), (column - 4.0, row - 4.0)].into_iter())) {}
+                (text(column, *row, "start", label))
             }
             @for (_, x, y) in &labels {
                 circle class="point" cx=(pixel(*x)) cy=(pixel(*y)) r="4" {}

@@ -110,6 +110,13 @@ fn significant(digits: &[u8]) -> &[u8] {
     &digits[zeros.min(digits.len() - 1)..]
 }
 
+/// The name on the Hub of a directory in the Hugging Face cache: `org/name` for
+/// `models--org--name`. `None` for other names.
+pub fn on_the_hub(directory: &str) -> Option<String> {
+    let name = directory.strip_prefix("models--").filter(|rest| !rest.is_empty())?;
+    Some(name.replacen("--", "/", 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

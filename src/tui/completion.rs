@@ -2,7 +2,7 @@
 
 use crate::app::Completion;
 use crate::tui::files::resolve;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Completes `text` as far as the entries of its directory agree. Relative paths start at
 /// `directory`.
@@ -12,7 +12,12 @@ pub(super) fn complete(text: &str, directory: &Path) -> Completion {
         None => ("", text),
     };
     let nothing = Completion { text: text.to_owned(), candidates: Vec::new() };
-    let Ok(entries) = std::fs::read_dir(resolve(Path::new(parent), directory)) else {
+    // The working directory is the empty path, which cannot be read.
+    let inside = match resolve(Path::new(parent), directory) {
+        empty if empty.as_os_str().is_empty() => PathBuf::from("."),
+        inside => inside,
+    };
+    let Ok(entries) = std::fs::read_dir(inside) else {
         return nothing;
     };
     let mut candidates: Vec<String> = entries
@@ -54,6 +59,7 @@ mod tests {
         assert_eq!(complete("s").text, "sub/");
         assert_eq!(complete("nothing").text, "nothing");
         assert_eq!(complete(".h").text, ".hidden");
+        assert_eq!(super::complete("Cargo.to", Path::new("")).text, "Cargo.toml");
         assert_eq!(complete("no/such/").candidates, Vec::<String>::new());
     }
 }

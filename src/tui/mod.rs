@@ -22,6 +22,7 @@ mod recent;
 mod runner;
 mod screen;
 mod session;
+mod shares;
 mod signals;
 mod wait;
 
@@ -31,3 +32,4 @@ pub use picker::pick;
 pub use runner::{Clock, Collected, Runner};
 pub use screen::Screen;
 pub use session::path_of as session_path;
+pub use shares::watch_shares;

@@ -19,6 +19,8 @@ pub struct Options {
     pub session: Option<PathBuf>,
     /// The file that keeps the models opened lately; none if `None`.
     pub recent: Option<PathBuf>,
+    /// The cache of the Hugging Face hub, whose models are offered.
+    pub hub: Option<PathBuf>,
     /// The file for the debug log; none if `None`.
     pub log: Option<PathBuf>,
     /// Relative paths typed on the screen start here; the empty path is the working directory.

@@ -3,8 +3,7 @@
 use crate::app::picker::{ModelChoice, Picker};
 use crate::app::{App, Effect, Event, NotWritten, names, outputs};
 use crate::checkpoint::{Checkpoint, find_models};
-use crate::export::LoadCheck;
-use crate::export::{KnownScales, Request};
+use crate::export::{KnownScales, LoadCheck, Request, Survey};
 use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_window, save, scan};
 use crate::plan::rules::TargetRules;
 use crate::plan::target::Loader;
@@ -24,7 +23,7 @@ use crate::tui::query::{QueryKind, query};
 use crate::tui::screen::Screen;
 use crate::tui::{input, recent, session};
 use crate::ui::Theme;
-use crate::{app, demo, directories, ui};
+use crate::{app, demo, ui};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -296,12 +295,15 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             true => PathBuf::from("."),
             false => self.options.directory.clone(),
         };
+        let hub = self.options.hub.clone();
         let job = PendingJob::new("models", Arc::default(), move |_, sender| {
-            let hub = directories::hugging_face().filter(|cache| cache.is_dir());
+            let hub = hub.filter(|cache| cache.is_dir());
             let models = hub.as_deref().map(|cache| (cache, find_models(cache)));
             let found = Picker::new(&root, find_models(&root), models).choices;
-            let _ = sender
-                .send([recent.iter().map(|path| recent_choice(path)).collect(), found].concat());
+            let mut choices: Vec<ModelChoice> =
+                recent.iter().map(|path| recent_choice(path)).collect();
+            choices.extend(found.into_iter().filter(|choice| !recent.contains(&choice.path)));
+            let _ = sender.send(choices);
         });
         self.ask(QueryKind::Models, job, |found: Result<Vec<ModelChoice>, String>| {
             Some(Event::ModelsFound(found.unwrap_or_default()))
@@ -314,7 +316,11 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         let checkpoint = match demo::open_model(&resolved) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
-                return self.handle(Event::OpenFailed(path.to_owned(), error.to_string()));
+                let mut why = error.to_string();
+                if let Ok(Some(_)) = Survey::read(&resolved, None) {
+                    why += &format!("; `quantscope {}` watches them", path.display());
+                }
+                return self.handle(Event::OpenFailed(path.to_owned(), why));
             }
         };
         if let Some(path) = &self.options.session {
@@ -540,7 +546,11 @@ fn reopening_path(checkpoint: &Checkpoint) -> PathBuf {
 
 /// The entry of a recently opened model in the list of models.
 fn recent_choice(path: &Path) -> ModelChoice {
-    let name = names::visible(&path.to_string_lossy()).into_owned();
+    let last = path.file_name().map(|name| name.to_string_lossy());
+    let name = match last.and_then(|name| names::on_the_hub(&name)) {
+        Some(hub) => names::visible(&hub).into_owned(),
+        None => names::visible(&path.to_string_lossy()).into_owned(),
+    };
     ModelChoice { path: path.to_owned(), name, place: "opened before", known: None }
 }
 

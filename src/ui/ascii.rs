@@ -17,7 +17,7 @@ pub(super) fn translate(buf: &mut Buffer) {
 
 fn sign(stroke: char) -> Option<&'static str> {
     Some(match stroke {
-        '─' | '−' | '–' => "-",
+        '─' | '−' | '–' | '—' => "-",
         '━' => "=",
         '│' | '┊' | '┃' => "|",
         '╭' | '╮' | '╰' | '╯' | '┌' | '┐' | '└' | '┘' | '┬' | '┴' | '┼' => {
@@ -30,6 +30,7 @@ fn sign(stroke: char) -> Option<&'static str> {
         '●' => "*",
         '◐' => "o",
         '◆' => "#",
+        '◇' => "%",
         '…' => "~",
         '≈' => "~",
         '×' => "x",

@@ -7,6 +7,7 @@ use crate::app::overlay::Overlay;
 use crate::app::tensor_metrics::scheme_name;
 use crate::app::{Action, App, names, ratio};
 use crate::plan::budget::Point;
+use crate::plan::gguf_baseline::MixPoint;
 use crate::ui::theme::Theme;
 use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
@@ -75,6 +76,9 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
             Span::styled(marked, theme.mark),
         ]));
     }
+    if let Some(mix) = budget.nearest_mix() {
+        lines.push(Line::styled(mix_text(mix), theme.dim));
+    }
     if budget.waiting > 0 {
         let waiting = counted(budget.waiting, "tensor");
         lines.push(Line::styled(format!("{waiting} not measured yet: unchanged"), theme.warning));
@@ -86,7 +90,11 @@ fn figures(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &The
     }
     if let Some(input) = &budget.typing {
         let typed = Span::styled(input.value().to_owned(), theme.strong);
-        let example = if input.value().is_empty() { "60MB, 50% or 40dB" } else { "" };
+        let example = match (input.value().is_empty(), budget.mixes.last()) {
+            (false, _) => String::new(),
+            (true, None) => "60MB, 50% or 40dB".to_owned(),
+            (true, Some(mix)) => format!("60MB, 50%, 40dB or {}", mix.mix),
+        };
         lines[0] = Line::from(vec![label("go to"), typed, Span::styled(example, theme.dim)]);
     }
     for (y, line) in (0..).zip(&lines) {
@@ -157,6 +165,15 @@ fn own_marks<'a>(budget: &Budget, own: Point, theme: &Theme) -> Line<'a> {
     Line::styled(text, theme.warning)
 }
 
+/// Compares a mix of llama.cpp with the curve.
+fn mix_text(mix: &MixPoint) -> String {
+    let size = bytes(mix.point.bytes);
+    match mix.over_optimum {
+        Some(ratio) => format!("◇ {}: {size}, error {ratio:.2} × the optimum", mix.mix),
+        None => format!("◇ {}: {size}, smaller than the curve", mix.mix),
+    }
+}
+
 /// Errors below this share of the largest are drawn at the bottom.
 const MIN_ERROR_SHARE: f64 = 1e-5;
 
@@ -170,7 +187,8 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
         return;
     }
     let plot = layout::plot(area);
-    let errors = points.iter().chain(&budget.own).map(|point| point.error);
+    let mixes = budget.mixes.iter().map(|mix| &mix.point);
+    let errors = points.iter().chain(&budget.own).chain(mixes).map(|point| point.error);
     let errors = errors.filter(|&error| error > 0.0);
     let top = errors.clone().fold(0.0, f64::max);
     let (top, least) = match top > 0.0 {
@@ -212,6 +230,9 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
         let (column, row) = (plot.x + column, plot.bottom().saturating_sub(1 + row));
         buf[(column, row)].set_symbol(symbol).set_style(style);
     };
+    for mix in &budget.mixes {
+        put(&mix.point, "◇", theme.dim);
+    }
     if let Some(own) = &budget.own {
         put(own, "◆", theme.warning);
     }

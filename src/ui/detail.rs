@@ -42,8 +42,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
 fn full_name(buf: &mut Buffer, area: Rect, body: Rect, app: &App, theme: &Theme) -> Rect {
     let room = layout::tabs(area).first().map_or(area.width, |(_, place)| place.x - area.x);
     let name = app.table.current().map(|row| names::visible(app.full_name(row)).into_owned());
-    let has_room = app.tab == Tab::Overview && (app.zoomed || area.height >= 30);
     let longest = usize::from(room.saturating_sub(5));
+    let has_room = app.tab == Tab::Overview && (app.zoomed || area.height >= 30);
     let name = name.filter(|name| has_room && names::width(name) > longest);
     let rows = name.map_or(Vec::new(), |name| wrap(&name, body.width.into()));
     for (y, row) in (0..).zip(&rows) {
@@ -430,29 +430,17 @@ fn advice(app: &App, id: TensorId) -> String {
 }
 
 fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme) {
-    let wide = area.width >= MIN_WIDE_SCHEMES_WIDTH;
     let rows = compared(&app.model);
     let is_int8 = rows.iter().all(|row| row.saved == SCHEMES.contains(&row.scheme));
-    let first = if is_int8 { "int8" } else { "scheme" };
-    let heads = match wide {
-        true => [
-            format!("{first:<12}"),
-            format!("{:>8}", "SQNR"),
-            format!("{:<25}", ""),
-            format!("{:>9}", "gain"),
-            format!("{:>10}", "bytes"),
-            format!("{:>9}", "scales"),
-            format!("{:>11}", "rel. error"),
-            format!("{:>10}", "zeroed"),
-            format!("{:>15}{:>6}", "worst channel", "saved"),
-        ]
-        .concat(),
-        false => format!("{first:<12}{:>8}{:<11}{:>9}{:>10}", "SQNR", "", "gain", "bytes"),
-    };
+    let columns = SchemeColumns::fitting(area.width.into());
+    let heads = columns.heads(if is_int8 { "int8" } else { "scheme" });
     widgets::line(buf, area, 0, &Line::styled(heads, theme.dim));
     let cursor = app.scheme_in_tab(id).filter(|_| app.zoomed);
+    // The row under the cursor is always visible.
+    let at = rows.iter().position(|row| Some(row.scheme) == cursor).unwrap_or(0);
+    let first = (at + 2).saturating_sub(area.height.into());
     let mut y = 1;
-    for row in &rows {
+    for row in rows.iter().skip(first) {
         // A failed measurement is reported below the schemes that need none.
         if !row.saved
             && let Some(why) = app.comparison.failure(id)
@@ -461,7 +449,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
             y += rows.iter().filter(|row| !row.saved).count() as u16;
             break;
         }
-        let line = compared_scheme(app, id, row, wide, theme);
+        let line = compared_scheme(app, id, row, columns, theme);
         widgets::line(buf, area, y, &Line::from(line));
         if Some(row.scheme) == cursor && y < area.height {
             let x = area.x.saturating_sub(2);
@@ -500,7 +488,7 @@ fn compared_scheme<'a>(
     app: &App,
     id: TensorId,
     row: &ComparedScheme,
-    wide: bool,
+    columns: SchemeColumns,
     theme: &Theme,
 ) -> Vec<Span<'a>> {
     let scheme = row.scheme;
@@ -541,7 +529,7 @@ fn compared_scheme<'a>(
     };
     let [figure, word] = widgets::rating(error.sqnr_db, theme);
     spans.push(figure);
-    if wide {
+    if columns.gauge {
         spans.push(Span::raw("  "));
         spans.extend(widgets::gauge(error.sqnr_db, 12, theme));
     }
@@ -555,20 +543,75 @@ fn compared_scheme<'a>(
     };
     let size = bytes(app.model.bytes(id, scheme));
     spans.push(Span::styled(format!("{gain:>9}{size:>10}"), figures));
-    if wide {
-        let scales = scales.filter(|_| row.saved).map(count).unwrap_or_default();
+    let scales = scales.filter(|_| row.saved).map(count).unwrap_or_default();
+    if columns.scales {
         spans.push(Span::styled(format!("{scales:>9}"), figures));
-        let shares = (percent(error.relative_error), percent(error.zeroed));
-        let saved = if row.saved { "yes" } else { "no" };
-        let rest =
-            format!("{:>11}{:>10}{:>15}{saved:>6}", shares.0, shares.1, worst_channel(outcome));
-        spans.push(Span::styled(rest, theme.dim));
     }
+    let mut rest = String::new();
+    if columns.relative_error {
+        rest += &format!("{:>11}", percent(error.relative_error));
+    }
+    if columns.zeroed {
+        rest += &format!("{:>10}", percent(error.zeroed));
+    }
+    if columns.worst_channel {
+        rest += &format!("{:>15}", worst_channel(outcome));
+    }
+    if columns.saved {
+        rest += &format!("{:>6}", if row.saved { "yes" } else { "no" });
+    }
+    spans.push(Span::styled(rest, theme.dim));
     spans
 }
 
-/// Width from which the schemes have all their columns.
-const MIN_WIDE_SCHEMES_WIDTH: u16 = 110;
+/// The columns of the schemes beside name, SQNR, gain and bytes, as far as there is room.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct SchemeColumns {
+    saved: bool,
+    worst_channel: bool,
+    relative_error: bool,
+    gauge: bool,
+    zeroed: bool,
+    scales: bool,
+}
+
+impl SchemeColumns {
+    /// The columns for a width, added in order of usefulness.
+    fn fitting(width: usize) -> SchemeColumns {
+        let mut room = width.saturating_sub(50);
+        let mut take = |needed: usize| {
+            let fits = room >= needed;
+            room -= if fits { needed } else { 0 };
+            fits
+        };
+        SchemeColumns {
+            saved: take(6),
+            worst_channel: take(15),
+            relative_error: take(11),
+            gauge: take(14),
+            zeroed: take(10),
+            scales: take(9),
+        }
+    }
+
+    fn heads(self, first: &str) -> String {
+        let optional = |shown: bool, head: &str, width: usize| match shown {
+            true => format!("{head:>width$}"),
+            false => String::new(),
+        };
+        [
+            format!("{first:<12}{:>8}", "SQNR"),
+            optional(self.gauge, "", 14),
+            format!("{:<11}{:>9}{:>10}", "", "gain", "bytes"),
+            optional(self.scales, "scales", 9),
+            optional(self.relative_error, "rel. error", 11),
+            optional(self.zeroed, "zeroed", 10),
+            optional(self.worst_channel, "worst channel", 15),
+            optional(self.saved, "saved", 6),
+        ]
+        .concat()
+    }
+}
 
 /// The SQNR of the channel with the largest loss, and its index.
 fn worst_channel(outcome: Option<&Outcome>) -> String {

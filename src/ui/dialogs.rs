@@ -12,11 +12,12 @@ use crate::app::target_list::TargetList;
 use crate::app::tensor_metrics::scheme_name;
 use crate::app::{Action as A, App, SaveChoice, SaveDialog, SaveKind, Saving, names};
 use crate::ui::theme::Theme;
-use crate::ui::{header, layout, widgets};
+use crate::ui::{header, layout, text, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use std::ops::Range;
 use std::path::Path;
 
 const WIDTH: u16 = crate::ui::layout::DIALOG_WIDTH;
@@ -24,13 +25,16 @@ const WIDTH: u16 = crate::ui::layout::DIALOG_WIDTH;
 /// Draws the lines of a dialog from top to bottom.
 struct DialogLines<'a> {
     lines: Vec<Line<'a>>,
+    /// Lines that are left out if there is no room for all: explanations.
+    optional: Range<usize>,
     width: usize,
 }
 
 impl<'a> DialogLines<'a> {
     fn new(screen: Rect) -> DialogLines<'a> {
         let window = crate::ui::layout::window(screen.as_size(), WIDTH, 1);
-        DialogLines { lines: Vec::new(), width: usize::from(window.width.saturating_sub(6)) }
+        let width = usize::from(window.width.saturating_sub(6));
+        DialogLines { lines: Vec::new(), optional: 0..0, width }
     }
 
     fn push(&mut self, line: impl Into<Line<'a>>) {
@@ -51,14 +55,39 @@ impl<'a> DialogLines<'a> {
         }
     }
 
+    /// Adds an explanation, which is left out if there is no room for it.
+    fn explain(&mut self, text: &str, style: Style) {
+        let start = self.lines.len();
+        self.wrapped(text, style);
+        self.optional = start..self.lines.len();
+    }
+
+    /// Leaves out empty lines, then the explanation, until the lines fit. The first line stays,
+    /// because it has the text that is typed.
+    fn fit(&mut self, rows: usize) {
+        while self.lines.len() > rows {
+            let blank = self.lines.iter().rposition(|line| line.width() == 0);
+            let Some(at) = blank.filter(|at| *at > 0) else { break };
+            self.lines.remove(at);
+            if at < self.optional.start {
+                self.optional = self.optional.start - 1..self.optional.end - 1;
+            }
+        }
+        while self.lines.len() > rows && !self.optional.is_empty() {
+            self.optional.end -= 1;
+            self.lines.remove(self.optional.end);
+        }
+    }
+
     fn draw(
-        self,
+        mut self,
         buf: &mut Buffer,
         screen: Rect,
         title: &str,
         style: Style,
         theme: &Theme,
     ) -> Rect {
+        self.fit(usize::from(screen.height.saturating_sub(6)));
         let height = self.lines.len() as u16;
         let inside = widgets::window(buf, screen, WIDTH, height, title, style, theme);
         for (y, line) in (0..).zip(&self.lines) {
@@ -104,7 +133,11 @@ pub(super) fn save(
     // Without room for everything, the list shows the entries around the selected one, and the
     // reason of a refusal is the first text.
     let rows = room.saturating_sub(problem.len() + keys.len() + 1).clamp(1, list.len());
-    let rows = if roomy { list.len() } else { rows.min(3) };
+    let rows = match (roomy, problem.is_empty()) {
+        (true, _) => list.len(),
+        (false, true) => rows.min(3),
+        (false, false) => 1,
+    };
     let first = (chosen + 1).saturating_sub(rows);
     list.into_iter().skip(first).take(rows).for_each(|line| body.push(line));
     gap(&mut body);
@@ -116,10 +149,22 @@ pub(super) fn save(
         true => [text, problem].concat(),
         false => [problem, text].concat(),
     };
-    texts.into_iter().take(left.max(1)).for_each(|line| body.push(line));
+    // A text that is too long for the window has pages.
+    let left = left.max(1);
+    let is_long = texts.len() > left;
+    let page = if is_long { left.saturating_sub(1).max(1) } else { left };
+    let pages = texts.len().div_ceil(page).max(1);
+    let at = dialog.page.rem_euclid(pages as isize) as usize;
+    texts.into_iter().skip(at * page).take(page).for_each(|line| body.push(line));
+    if is_long {
+        let key = app.settings.keys.name(Context::Save, A::Move(Motion::PageDown));
+        let more = format!("{key} more of this text: {} of {pages}", at + 1);
+        body.push(Line::styled(more, theme.dim));
+    }
     gap(&mut body);
     keys.into_iter().for_each(|line| body.push(line));
     let inside = body.draw(buf, screen, dialog.title(), theme.strong, theme);
+    text::more(buf, layout::outside(inside), first, rows, choices.len(), theme);
     let line = Rect {
         x: inside.x + 4,
         y: (inside.y + path_line).min(inside.bottom().saturating_sub(1)),
@@ -196,14 +241,18 @@ pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeLi
     let mut body = DialogLines::new(screen);
     let names = list.choices.iter().map(|choice| scheme_name(choice.scheme).chars().count());
     let longest = names.max().unwrap_or(0) + 2;
-    // Columns that do not fit are left out, the last one first.
-    let columns = body.width.saturating_sub(longest + 4) / SCHEME_FIGURES;
+    // Groups that do not fit are left out. Those of the marks that Enter changes are shown.
+    let columns = (body.width.saturating_sub(longest + 4) / SCHEME_FIGURES).min(3);
+    let first_group = match list.scope {
+        Scope::Row => 0,
+        Scope::MarkedAndShown | Scope::All => 1.min(3 - columns),
+    };
     let titles = [
         "this row".to_owned(),
         format!("{} marked", count(list.marked.len() as u64)),
         format!("{} shown", count(list.shown.len() as u64)),
     ];
-    let heads = titles.iter().take(columns).map(|title| format!("{title:>SCHEME_FIGURES$}"));
+    let heads = titles.iter().skip(first_group).take(columns).map(|title| format!("{title:>SCHEME_FIGURES$}"));
     let heads: String = heads.collect();
     body.push(Line::styled(format!("{:w$}{heads}", "", w = longest + 4), theme.dim));
     let first = list.row.tensors.first().map(|&id| app.model.scheme_of(id));
@@ -222,30 +271,22 @@ pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeLi
             (choice.marked, list.marked.len()),
             (choice.shown, list.shown.len()),
         ];
-        for (figures, tensors) in groups.into_iter().take(columns) {
+        for (figures, tensors) in groups.into_iter().skip(first_group).take(columns) {
             spans.extend(scheme_figures(figures, tensors, theme));
         }
         body.push(spans);
     }
     body.blank();
-    let obstacle = list.current().and_then(|choice| {
-        let mut tensors = list.row.tensors.iter();
-        tensors.find_map(|&id| app.model.scheme_obstacle(id, choice.scheme))
-    });
-    let (text, style) = match (list.scope, obstacle) {
-        (Scope::Row, Some(why)) => (format!("not for this row: {why}"), theme.bad),
-        _ => (list.describe(&app.model), theme.text),
-    };
-    let key = app.settings.keys.name(Context::Schemes, A::Accept);
-    let text = wrap(&format!("{key} {text}"), body.width);
-    for number in 0..usize::from(layout::SCHEME_TEXT) {
-        body.push(Line::styled(text.get(number).cloned().unwrap_or_default(), style));
+    let style = if list.text(&app.model, "").1 { theme.text } else { theme.bad };
+    for row in layout::text_below(screen.as_size(), app) {
+        body.push(Line::styled(row, style));
     }
     let step = [A::PreviousScope, A::NextScope];
     let hints =
         [(&[A::Accept][..], "take it"), (&step[..], "for which marks"), (&[A::Close][..], "leave")];
     body.extend(keys(app, Context::Schemes, &hints, body.width, theme));
-    body.draw(buf, screen, "Which scheme?", theme.strong, theme);
+    let inside = body.draw(buf, screen, "Which scheme?", theme.strong, theme);
+    counter(buf, screen, app, inside, theme);
 }
 
 /// Width of the SQNR and the bytes of a group of tensors, in columns.
@@ -297,15 +338,9 @@ pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetLi
         ]);
     }
     body.blank();
-    let summary = list.choices.get(list.chosen).map_or("", |choice| choice.summary);
-    let (text, style) = match list.target() {
-        Ok(target) => (format!("{summary}. Writes {}.", target.container()), theme.text),
-        Err(why) => (why, theme.bad),
-    };
-    let rows = usize::from(layout::TARGET_TEXT_ROWS);
-    let text = wrap(&text, body.width);
-    for number in 0..rows {
-        body.push(Line::styled(text.get(number).cloned().unwrap_or_default(), style));
+    let style = if list.text().1 { theme.text } else { theme.bad };
+    for row in layout::text_below(screen.as_size(), app) {
+        body.push(Line::styled(row, style));
     }
     let step = [A::PreviousTargetScheme, A::NextTargetScheme];
     let hints = [
@@ -315,7 +350,9 @@ pub(super) fn targets(buf: &mut Buffer, screen: Rect, app: &App, list: &TargetLi
         (&[A::Close][..], "keep"),
     ];
     body.extend(keys(app, Context::Targets, &hints, body.width, theme));
-    body.draw(buf, screen, "Which program is to load the output?", theme.strong, theme);
+    let title = "Which program is to load the output?";
+    let inside = body.draw(buf, screen, title, theme.strong, theme);
+    counter(buf, screen, app, inside, theme);
 }
 
 /// Draws the dialog that opens another model.
@@ -363,6 +400,7 @@ pub(super) fn open(
     body.blank();
     body.extend(keys);
     let inside = body.draw(buf, screen, "Open another model", theme.strong, theme);
+    text::more(buf, layout::outside(inside), first, rows, choices.len(), theme);
     let line = Rect { x: inside.x + 6, width: inside.width.saturating_sub(6), height: 1, ..inside };
     widgets::input(buf, line, &dialog.input, theme)
 }
@@ -381,7 +419,7 @@ pub(super) fn prompt(
     let mut body = DialogLines::new(screen);
     body.push(Line::styled("▸", theme.accent));
     body.blank();
-    body.wrapped(prompt.purpose.explanation(), theme.dim);
+    body.explain(prompt.purpose.explanation(), theme.dim);
     if let Some(problem) = &prompt.problem {
         body.blank();
         body.wrapped(problem, theme.bad);
@@ -517,7 +555,8 @@ pub(super) fn presets(buf: &mut Buffer, screen: Rect, app: &App, presets: &Prese
         (&[A::Close][..], "leave"),
     ];
     body.extend(keys(app, Context::Presets, &hints, body.width, theme));
-    body.draw(buf, screen, "Mark by role", theme.strong, theme);
+    let inside = body.draw(buf, screen, "Mark by role", theme.strong, theme);
+    counter(buf, screen, app, inside, theme);
 }
 
 /// Draws the list of columns; those of the table are ticked.
@@ -541,7 +580,17 @@ pub(super) fn columns(buf: &mut Buffer, screen: Rect, app: &App, columns: &Colum
         (&[A::Close][..], "done"),
     ];
     body.extend(keys(app, Context::Columns, &hints, body.width, theme));
-    body.draw(buf, screen, "Columns to show, if there is room", theme.strong, theme);
+    let title = "Columns to show, if there is room";
+    let inside = body.draw(buf, screen, title, theme.strong, theme);
+    counter(buf, screen, app, inside, theme);
+}
+
+/// Says in the border of a window which entries of the open list are visible, if not all are.
+fn counter(buf: &mut Buffer, screen: Rect, app: &App, inside: Rect, theme: &Theme) {
+    if let Some(list) = layout::list(screen.as_size(), app) {
+        let rows = list.area.height.into();
+        text::more(buf, layout::outside(inside), list.first, rows, list.count, theme);
+    }
 }
 
 /// The visible entries of the open list.

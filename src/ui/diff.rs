@@ -1,7 +1,7 @@
 //! The comparison with another checkpoint.
 
 use crate::app::diff::{Counts, DiffState, DiffView, Differences, describe};
-use crate::app::figures::{count, counted, percent, value};
+use crate::app::figures::{count, counted, decibels, percent, value};
 use crate::app::{App, model_name, names};
 use crate::job::diff::{Change, Compared};
 use crate::ui::theme::Theme;
@@ -13,6 +13,7 @@ use ratatui::text::{Line, Span};
 
 /// Widths of the columns to the right of the names.
 const CHANGE_WIDTH: usize = 10;
+const MIN_DTYPES_WIDTH: usize = 7;
 const DTYPES_WIDTH: usize = 15;
 /// Optional columns after the SQNR, most useful first, with their widths.
 const FIGURE_COLUMNS: [(&str, usize); 3] =
@@ -74,15 +75,21 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
         return widgets::line(buf, area, 1, &Line::styled(text, theme.dim));
     }
     let width = usize::from(area.width).saturating_sub(6);
-    let columns = Columns::fitting(width, differences.widest);
+    let visible = differences.shown.iter().skip(differences.top()).take(area.height.into());
+    let visible = visible.filter_map(|&at| differences.rows.get(at)).map(|row| &row.change);
+    let columns = Columns::fitting(width, differences.widest, visible);
     let name = columns.name;
     let mut heads = format!("  {:<name$}  ", "tensor");
     match columns.figures {
         0 => heads.push_str("difference"),
         n => {
             heads += &format!(
-                "{:<CHANGE_WIDTH$}{:<DTYPES_WIDTH$}{:>8}  {:9}",
-                "change", "dtype", "SQNR", ""
+                "{:<CHANGE_WIDTH$}{:<dtypes$}{:>8}  {:9}",
+                "change",
+                "dtype",
+                "SQNR",
+                "",
+                dtypes = columns.dtypes
             );
             for (title, width) in FIGURE_COLUMNS.iter().take(n - 1) {
                 heads += &format!("{title:>width$}");
@@ -107,16 +114,29 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
 /// The columns that fit beside the names.
 struct Columns {
     name: usize,
+    /// Width of the dtypes.
+    dtypes: usize,
+    /// Width of the description in words.
+    words: usize,
     /// Width of the figures from the SQNR on; 0 if the difference is described in words.
     figures: usize,
 }
 
 impl Columns {
-    /// As many figures as fit beside the longest name; at least the SQNR.
-    fn fitting(width: usize, widest: usize) -> Columns {
-        let base = CHANGE_WIDTH + DTYPES_WIDTH + 19;
+    /// As many figures as fit beside the longest name; at least the SQNR. `visible` are the changes
+    /// on the screen.
+    fn fitting<'c>(
+        width: usize,
+        widest: usize,
+        visible: impl Iterator<Item = &'c Change> + Clone,
+    ) -> Columns {
+        let longest = visible.clone().map(|change| kind(change).chars().count()).max();
+        let dtypes = (longest.unwrap_or(0) + 2).clamp(MIN_DTYPES_WIDTH, DTYPES_WIDTH);
+        let base = CHANGE_WIDTH + dtypes + 19;
         if width < 30 + base {
-            return Columns { name: width.saturating_sub(28) / 2, figures: 0 };
+            let described = visible.map(|change| names::width(&describe(change))).max();
+            let name = width.saturating_sub(described.unwrap_or(0) + 2).max(width / 3);
+            return Columns { name, dtypes, words: width - name - 2, figures: 0 };
         }
         let mut taken = base;
         let mut figures = 1;
@@ -127,8 +147,34 @@ impl Columns {
             taken += needed;
             figures += 1;
         }
-        Columns { name: width - taken, figures }
+        Columns { name: width - taken, dtypes, words: 0, figures }
     }
+}
+
+/// A change in the words that matter most.
+fn in_short(change: &Change) -> String {
+    match change {
+        Change::Added { .. } => "only in the other".to_owned(),
+        Change::Removed { .. } => "only in this one".to_owned(),
+        Change::Reshaped { .. } => "shape changed".to_owned(),
+        Change::Common { identical: true, .. } => "identical".to_owned(),
+        Change::Common { difference, .. } => match difference {
+            None => "bytes differ".to_owned(),
+            Some(found) if found.differing == 0 => "equal values".to_owned(),
+            Some(found) => format!("changed, {}", decibels(found.sums.statistics().sqnr_db)),
+        },
+    }
+}
+
+/// The dtypes of a change, or its shapes.
+fn kind(change: &Change) -> String {
+    let kind = match change {
+        Change::Added { dtype, .. } | Change::Removed { dtype, .. } => dtype.to_string(),
+        Change::Reshaped { from, to } => format!("{from} → {to}"),
+        Change::Common { from, to, .. } if from == to => from.to_string(),
+        Change::Common { from, to, .. } => format!("{from} → {to}"),
+    };
+    names::visible(&kind).into_owned()
 }
 
 fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
@@ -139,8 +185,12 @@ fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
     let quiet = matches!(row.change, Change::Common { identical: true, .. });
     let name = Span::styled(format!("  {text}{pad}  "), if quiet { theme.dim } else { theme.text });
     if columns.figures == 0 {
-        let text = describe(&row.change);
-        return Line::from(vec![name, Span::raw(names::visible(&text).into_owned())]);
+        let text = names::visible(&describe(&row.change)).into_owned();
+        let text = match names::width(&text) <= columns.words {
+            true => text,
+            false => in_short(&row.change),
+        };
+        return Line::from(vec![name, Span::raw(text)]);
     }
     let (word, style): (_, Style) = match &row.change {
         Change::Added { .. } => ("added", theme.good),
@@ -150,20 +200,15 @@ fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
         Change::Common { from, to, .. } if from != to => ("re-typed", theme.warning),
         Change::Common { .. } => ("changed", theme.warning),
     };
-    let kind = match &row.change {
-        Change::Added { dtype, .. } | Change::Removed { dtype, .. } => dtype.to_string(),
-        Change::Reshaped { from, to } => format!("{from} → {to}"),
-        Change::Common { from, to, .. } if from == to => from.to_string(),
-        Change::Common { from, to, .. } => format!("{from} → {to}"),
-    };
-    let kind = names::visible(&kind).into_owned();
+    let kind = kind(&row.change);
     let mut spans = vec![name, Span::styled(format!("{word:<CHANGE_WIDTH$}"), style)];
     if let Change::Reshaped { .. } = row.change {
         spans.push(Span::styled(kind, theme.dim));
         return Line::from(spans);
     }
-    let kind = names::shorten(&kind, DTYPES_WIDTH - 1).into_owned();
-    spans.push(Span::styled(format!("{kind:<DTYPES_WIDTH$}"), theme.dim));
+    let dtypes = columns.dtypes;
+    let kind = names::shorten(&kind, dtypes - 1).into_owned();
+    spans.push(Span::styled(format!("{kind:<dtypes$}"), theme.dim));
     if let Change::Common { difference: Some(found), identical: false, .. } = &row.change {
         let error = found.sums.statistics();
         let [figure, word] = widgets::rating(error.sqnr_db, theme);

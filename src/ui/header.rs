@@ -79,6 +79,16 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         }
         (Some(meter), _) => outputs(app, meter, area.width, theme),
     };
+    // The caption of a narrow screen has no room for the name of the tensor.
+    let is_busy = app.measuring_outputs.is_some()
+        || matches!(app.calibration, CalibrationState::Running { .. });
+    let whole = app.table.current().filter(|_| app.zoomed && area.width < 80 && !is_busy);
+    if let Some(row) = whole {
+        let name = names::visible(app.full_name(row)).into_owned();
+        let name = names::shorten(&name, usize::from(area.width.saturating_sub(2)));
+        widgets::line(buf, area, 1, &Line::styled(format!(" {name}"), theme.strong));
+        return;
+    }
     let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
     match left.width() + right.width() < area.width.into() {
         true => widgets::ends(buf, area, 1, &left, &right),

@@ -1,6 +1,7 @@
 //! The last line: the keys that have an effect now, or the filter being typed.
 
-use crate::app::App;
+use crate::app::pager::wrap;
+use crate::app::{App, FilterInput};
 use crate::app::diff::DiffState;
 use crate::app::figures::{count, counted};
 use crate::app::keys::{Context, Key};
@@ -10,6 +11,7 @@ use crate::ui::widgets;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Widget};
 use tui_input::Input;
 
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
@@ -40,19 +42,33 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Op
     let keys_width = if narrow { 1 } else { area.width - area.width / 3 };
     let keys = hints(context, app, keys_width, theme);
     let said = match &filter.problem {
-        Some(why) => Line::styled(format!("{why} "), theme.warning),
+        // It is drawn above, in as many rows as it needs.
+        Some(_) => Line::default(),
         None if filter.text().is_empty() => {
             let room = usize::from(area.width).saturating_sub(keys.width() + 8);
             Line::styled(examples(room, context), theme.dim)
         }
         None => Line::styled(found, theme.dim),
     };
+    problem(buf, area, filter, theme);
     Some(typed(buf, area, sign, &filter.input, &said, keys, theme))
 }
 
 fn plain(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) -> Option<Position> {
     widgets::line(buf, area, 0, &hints(app.context(), app, area.width, theme));
     None
+}
+
+/// Draws what is wrong with the filter that is typed, in the rows above `area`.
+pub(super) fn problem(buf: &mut Buffer, area: Rect, filter: &FilterInput, theme: &Theme) {
+    let Some(why) = &filter.problem else { return };
+    let rows = wrap(why, usize::from(area.width.saturating_sub(2)));
+    let first = area.y.saturating_sub(rows.len() as u16);
+    for (y, row) in (first..area.y).zip(rows) {
+        let line = Rect { y, height: 1, ..area };
+        Clear.render(line, buf);
+        widgets::line(buf, line, 0, &Line::styled(format!(" {row}"), theme.warning));
+    }
 }
 
 /// Draws a text that is typed, with what is said about it and the keys at the right.

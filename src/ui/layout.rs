@@ -2,9 +2,11 @@
 
 use crate::app::budget::Budget;
 use crate::app::diff::DiffState;
+use crate::app::keys::Context;
 use crate::app::overlay::{GoTo, Overlay};
+use crate::app::pager::wrap;
 use crate::app::table::{Column, ColumnWidths};
-use crate::app::{App, Tab, Viewport, sparkline};
+use crate::app::{Action, App, Tab, Viewport, sparkline};
 use ratatui::layout::{Position, Rect, Size};
 
 /// The smallest screen that is drawn.
@@ -74,12 +76,12 @@ pub fn of(size: Size, body_of: MiddlePane) -> Option<Layout> {
     } else if body_of == MiddlePane::Budget {
         // A small screen shows the budget alone.
         let rows = if size.height < MIN_BUDGET_WITH_TABLE_HEIGHT { 0 } else { BUDGET_ROWS };
-        let height = BUDGET_HEIGHT.min(body.height.saturating_sub(rows));
+        let height = BUDGET_HEIGHT.max(size.height / 3).min(body.height.saturating_sub(rows));
         body.height -= height;
         detail = Some(Rect::new(0, body.bottom(), size.width, height));
     } else if size.width >= MIN_SIDE_DETAIL_WIDTH {
-        // Half of what the screen is wider goes to each.
-        let detail_width = DETAIL_WIDTH + (size.width - MIN_SIDE_DETAIL_WIDTH) / 2;
+        // The table's columns need less of what the screen is wider.
+        let detail_width = DETAIL_WIDTH + (size.width - MIN_SIDE_DETAIL_WIDTH) / 4 * 3;
         body.width -= detail_width + 1;
         detail = Some(Rect::new(body.right() + 1, body.y, detail_width, body.height));
     } else if size.height >= MIN_BOTTOM_DETAIL_HEIGHT {
@@ -127,11 +129,26 @@ pub fn text_window(size: Size) -> Rect {
     window(size, 100, size.height.saturating_sub(4))
 }
 
-/// Rows of text below the list of schemes.
-pub const SCHEME_TEXT: u16 = 3;
+/// Rows of text below a list, so that its window keeps its height while the cursor moves.
+const TEXT_ROWS: u16 = 3;
 
-/// Rows of text below the list of targets.
-pub const TARGET_TEXT_ROWS: u16 = 3;
+/// The text below the list that is open, in rows. Where the whole list has no room beside it, the
+/// text has as many rows as it needs.
+pub fn text_below(size: Size, app: &App) -> Vec<String> {
+    let (text, rows) = match app.overlay.as_ref() {
+        Some(Overlay::Schemes(list)) => {
+            let key = app.settings.keys.name(Context::Schemes, Action::Accept);
+            (list.text(&app.model, &key).0, list.choices.len() + 1)
+        }
+        Some(Overlay::Targets(list)) => (list.text().0, list.choices.len()),
+        _ => return Vec::new(),
+    };
+    let mut text = wrap(&text, inside(window(size, DIALOG_WIDTH, 1)).width.into());
+    if rows as u16 + TEXT_ROWS + 8 <= size.height {
+        text.resize(text.len().max(TEXT_ROWS.into()), String::new());
+    }
+    text
+}
 
 /// Width of dialogs, in columns.
 pub const DIALOG_WIDTH: u16 = 92;
@@ -152,7 +169,7 @@ impl List {
     fn in_window(size: Size, count: usize, chosen: usize, [above, below]: [u16; 2]) -> List {
         let lines = (count as u16).saturating_add(above + below + 4);
         let inside = inside(window(size, DIALOG_WIDTH, lines));
-        let rows = inside.height.saturating_sub(above + below);
+        let rows = inside.height.saturating_sub(above + below).max(1);
         let area = Rect { y: inside.y + above, height: rows, ..inside };
         List { area, first: (chosen + 1).saturating_sub(rows.into()), count }
     }
@@ -179,13 +196,14 @@ pub fn list(size: Size, app: &App) -> Option<List> {
             Some(List::in_window(size, columns.choices.len(), columns.chosen, [0, 2]))
         }
         Overlay::Schemes(list) => {
-            Some(List::in_window(size, list.choices.len(), list.chosen, [1, SCHEME_TEXT + 2]))
+            let below = text_below(size, app).len() as u16 + 2;
+            Some(List::in_window(size, list.choices.len(), list.chosen, [1, below]))
         }
         Overlay::Targets(targets) => Some(List::in_window(
             size,
             targets.choices.len(),
             targets.chosen,
-            [0, TARGET_TEXT_ROWS + 2],
+            [0, text_below(size, app).len() as u16 + 2],
         )),
         Overlay::GoTo(go_to) => {
             // Keep the height while the user types.
@@ -216,6 +234,16 @@ pub fn inside(window: Rect) -> Rect {
         y: window.y + 2,
         width: window.width.saturating_sub(6),
         height: window.height.saturating_sub(4),
+    }
+}
+
+/// The area of a window with its border and margin.
+pub fn outside(inside: Rect) -> Rect {
+    Rect {
+        x: inside.x.saturating_sub(3),
+        y: inside.y.saturating_sub(2),
+        width: inside.width + 6,
+        height: inside.height + 4,
     }
 }
 
@@ -320,7 +348,7 @@ pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
 
 /// Width of the budget's figures, in columns.
 pub const BUDGET_FIGURES: u16 = 46;
-/// Rows of the budget, and of the table above it on small screens.
+/// Minimum rows of the budget, and of the table above it on small screens.
 const BUDGET_HEIGHT: u16 = 15;
 const BUDGET_ROWS: u16 = 4;
 /// Below this height the budget takes the place of the table.
@@ -339,8 +367,6 @@ pub fn budget_figures(area: Rect) -> Rect {
     }
 }
 
-/// The line below the schemes of the budget.
-const BELOW_SCHEMES: u16 = 1;
 /// Below this height the budget leaves out what the point consists of.
 const MIN_BUDGET_WITH_COMPOSITION_HEIGHT: u16 = 10;
 
@@ -354,7 +380,9 @@ pub fn lines_above_schemes(figures: Rect) -> u16 {
 pub fn budget_schemes(figures: Rect, budget: &Budget) -> List {
     let count = budget.schemes.len();
     let above = lines_above_schemes(figures);
-    let room = figures.height.saturating_sub(above + BELOW_SCHEMES);
+    // A line compares the marks with the curve, and one llama.cpp's mixes.
+    let below = 1 + u16::from(!budget.mixes.is_empty());
+    let room = figures.height.saturating_sub(above + below);
     let height = room.max(1).min(count as u16);
     let area = Rect { y: figures.y + above, height, ..figures };
     let first = (budget.chosen + 1).saturating_sub(height.into());

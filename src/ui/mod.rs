@@ -16,6 +16,7 @@ pub(crate) mod mouse;
 pub(crate) mod picker;
 mod plan;
 mod screen;
+pub(crate) mod shares;
 mod tensors;
 mod text;
 mod theme;

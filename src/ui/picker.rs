@@ -26,11 +26,22 @@ pub(crate) fn height(screen: u16, picker: &Picker) -> usize {
         .max(1)
 }
 
-/// The keys of the list, in its place.
-fn key_list(buf: &mut Buffer, area: Rect, keys: &KeyMap, first: usize, theme: &Theme) {
-    let layers = Context::Picker.layers();
+/// The keys of a list without a model, in its place.
+pub(super) fn key_list(
+    buf: &mut Buffer,
+    area: Rect,
+    keys: &KeyMap,
+    context: Context,
+    first: usize,
+    theme: &Theme,
+) {
+    let layers = context.layers();
     let bindings = keys.bindings().filter(|(binding, _)| layers.contains(&binding.context));
-    for (y, (binding, own)) in (2..area.height.saturating_sub(1)).zip(bindings.skip(first)) {
+    // The keys of the place itself come first.
+    let mut bindings: Vec<_> = bindings.collect();
+    bindings.sort_by_key(|(binding, _)| binding.context != context);
+    let rows = (2..area.height.saturating_sub(1)).zip(bindings.into_iter().skip(first));
+    for (y, (binding, own)) in rows {
         let own: Vec<String> = own.iter().map(ToString::to_string).collect();
         let line = Line::from(vec![
             Span::styled(format!("  {:<28}", own.join("  ")), theme.accent),
@@ -98,7 +109,7 @@ pub(crate) fn render(
     }
     let rows = height(area.height, picker);
     if let Some(first) = picker.help {
-        key_list(buf, area, keys, first, theme);
+        key_list(buf, area, keys, Context::Picker, first, theme);
         return None;
     }
     if let Some(problem) = &picker.problem {
@@ -133,28 +144,22 @@ pub(crate) fn render(
             tensors::highlight(buf, row, theme);
         }
     }
-    let mut hints = vec![Span::raw(" ")];
-    for (binding, own) in keys.bindings() {
-        let here = picker.context().layers().contains(&binding.context);
-        if let (true, Some(word), Some(key)) = (here, binding.hint, own.first()) {
-            hints.push(Span::styled(key.to_string(), theme.accent));
-            hints.push(Span::styled(format!(" {word}  "), theme.dim));
-        }
-    }
+    let hints = hint_line(keys, picker.context(), theme);
     let last = Rect { y: area.bottom() - 1, height: 1, ..area };
     let Some(typing) = &picker.typing else {
-        widgets::line(buf, last, 0, &Line::from(hints));
+        hints_below(buf, area, keys, picker.context(), theme);
         return None;
     };
+    hints::problem(buf, last, typing, theme);
     let said = match &typing.problem {
-        Some(why) => Line::styled(format!("{why} "), theme.warning),
+        Some(_) => Line::default(),
         None => {
             let (shown, all) = (picker.shown.len(), picker.choices.len());
             Line::styled(format!("{shown} of {} ", counted(all, "model")), theme.dim)
         }
     };
     let room = usize::from(area.width / 2).saturating_sub(said.width());
-    let keys = match Line::from(hints) {
+    let keys = match hints {
         keys if keys.width() <= room => keys,
         _ => Line::from(vec![
             Span::styled(" Esc", theme.accent),
@@ -162,4 +167,29 @@ pub(crate) fn render(
         ]),
     };
     Some(hints::typed(buf, last, " /", &typing.input, &said, keys, theme))
+}
+
+/// The keys of a place that have a hint.
+fn hint_line(keys: &KeyMap, context: Context, theme: &Theme) -> Line<'static> {
+    let mut hints = vec![Span::raw(" ")];
+    for (binding, own) in keys.bindings() {
+        let here = context.layers().contains(&binding.context);
+        if let (true, Some(word), Some(key)) = (here, binding.hint, own.first()) {
+            hints.push(Span::styled(key.to_string(), theme.accent));
+            hints.push(Span::styled(format!(" {word}  "), theme.dim));
+        }
+    }
+    Line::from(hints)
+}
+
+/// Draws the hints of a place in the last row.
+pub(super) fn hints_below(
+    buf: &mut Buffer,
+    area: Rect,
+    keys: &KeyMap,
+    context: Context,
+    theme: &Theme,
+) {
+    let last = Rect { y: area.bottom() - 1, height: 1, ..area };
+    widgets::line(buf, last, 0, &hint_line(keys, context, theme));
 }

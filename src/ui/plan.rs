@@ -3,21 +3,32 @@
 
 use crate::app::figures::{bytes, count, counted, decibels};
 use crate::app::{App, names, ratio};
+use crate::app::pager::wrap;
+use crate::plan::target::Container;
 use crate::ui::layout::Layout;
 use crate::ui::theme::Theme;
 use crate::ui::widgets;
 use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Widget};
 
 pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
-    let status = match &app.status {
-        Some(status) => {
-            let style = if status.warning { theme.warning } else { theme.text };
-            Line::styled(names::visible(&status.text).into_owned(), style)
-        }
-        None => Line::styled(left_out(app, layout.status.width), theme.dim),
+    let (text, style) = match &app.status {
+        Some(status) if status.warning => (names::visible(&status.text).into_owned(), theme.warning),
+        Some(status) => (names::visible(&status.text).into_owned(), theme.text),
+        None => (left_out(app, layout.status.width), theme.dim),
     };
-    widgets::rule(buf, layout.status, &status, &Line::default(), theme);
+    // A message that is longer than the rule begins above it.
+    let mut rows = wrap(&text, usize::from(layout.status.width.saturating_sub(5)));
+    let last = rows.pop().unwrap_or_default();
+    let first = layout.status.y.saturating_sub(rows.len() as u16);
+    for (y, row) in (first..layout.status.y).zip(rows) {
+        let line = Rect { y, height: 1, ..layout.status };
+        Clear.render(line, buf);
+        widgets::line(buf, line, 0, &Line::styled(format!("  {row}"), style));
+    }
+    widgets::rule(buf, layout.status, &Line::styled(last, style), &Line::default(), theme);
     widgets::line(buf, layout.plan, 0, &plan(app, layout.plan.width, theme));
 }
 
@@ -54,24 +65,42 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     let gap = if width >= 110 { "    " } else { "  " };
     spans.push(Span::styled(marked, theme.mark));
     spans.push(Span::raw(gap));
-    spans.push(Span::raw(format!("{} → {}", bytes(totals.before), bytes(totals.after))));
-    if width >= 110 {
+    let (before, after) = (bytes(totals.before), bytes(totals.after));
+    let as_floats = app.model.plan().target.container() == Container::FakeQuantized;
+    spans.push(Span::raw(match (as_floats, width) {
+        (false, _) => format!("{before} → {after}"),
+        (true, 0..80) => format!("{before} as floats"),
+        (true, _) => format!("{before} as floats, {after} in int8"),
+    }));
+    if width >= 110 && !as_floats {
         spans.push(Span::styled(format!("  {}", ratio(totals.before, totals.after)), theme.dim));
     }
     match (quality.mean, quality.worst) {
         (Some(mean), Some(worst)) => {
-            if width >= 80 {
-                spans.push(Span::styled(format!("{gap}mean "), theme.dim));
-                spans.push(Span::styled(decibels(mean), theme.judge(mean).1));
-            }
-            spans.push(Span::styled("  worst ", theme.dim));
             let (word, style) = theme.judge(worst);
-            spans.push(Span::styled(format!("{} {word}", decibels(worst)), style));
+            let mean = [
+                Span::styled(format!("{gap}mean "), theme.dim),
+                Span::styled(decibels(mean), theme.judge(mean).1),
+            ];
+            let worst = [
+                Span::styled("  worst ", theme.dim),
+                Span::styled(format!("{} {word}", decibels(worst)), style),
+            ];
+            // The mean is left out where there is no room for both.
+            let needed = spans.iter().chain(&mean).chain(&worst).map(Span::width).sum::<usize>();
+            if needed <= width.into() {
+                spans.extend(mean);
+            }
+            spans.extend(worst);
         }
         _ => spans.push(Span::styled(format!("{gap}not measured yet"), theme.dim)),
     }
     if quality.waiting > 0 && quality.mean.is_some() {
-        spans.push(Span::styled(format!("  {} to measure", quality.waiting), theme.dim));
+        let waiting = format!("  {} to measure", quality.waiting);
+        let used: usize = spans.iter().map(Span::width).sum();
+        if used + waiting.len() <= width.into() {
+            spans.push(Span::styled(waiting, theme.dim));
+        }
     }
     Line::from(spans)
 }

@@ -55,16 +55,23 @@ fn caption(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         let rows = counted(range.len(), "row");
         left.push(Span::styled(format!("  range of {rows}"), theme.mark));
     }
-    if area.width >= 80 {
-        left.push(Span::styled(format!("  {}", app.table.sort.describe()), theme.dim));
-    }
     let scheme = typed_scheme_name(app.model.scheme());
-    let right = match area.width < 80 && !app.filter_text.is_empty() {
-        true => scheme,
-        false => format!("weight error of {scheme}"),
+    // What does not fit is left out: the order first, then the words around the scheme.
+    let left = Line::from(left);
+    let room = usize::from(area.width).saturating_sub(left.width() + 8);
+    let full = format!("weight error of {scheme}");
+    let right = match (full.chars().count() <= room, scheme.chars().count() <= room) {
+        (true, _) => full,
+        (false, true) => scheme,
+        (false, false) => String::new(),
     };
+    let order = format!("  {}", app.table.sort.describe());
+    let mut left = left;
+    if area.width >= 80 && right.chars().count() + order.chars().count() <= room {
+        left.push_span(Span::styled(order, theme.dim));
+    }
     let right = Line::styled(right, theme.dim);
-    widgets::rule(buf, area, &Line::from(left), &right, theme);
+    widgets::rule(buf, area, &left, &right, theme);
 }
 
 fn titles(buf: &mut Buffer, area: Rect, places: &[ColumnPlace], app: &App, theme: &Theme) {
@@ -366,6 +373,7 @@ impl Painter<'_> {
                 Line::from(spans)
             }
             Sqnr::Impossible => word("no scale", theme.bad),
+            Sqnr::DoesNotFit => Line::styled("does not fit", theme.dim),
             Sqnr::Unreadable => Line::styled("unreadable", theme.bad),
             Sqnr::Waiting => match self.app.calibration {
                 CalibrationState::Running { .. } => word("…", theme.faint),

@@ -47,6 +47,16 @@ fn a_budget_chooses_block_types() {
 }
 
 #[test]
+fn an_output_that_ends_in_gguf_is_gguf() {
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("small.gguf");
+    stdout(&["quantize", &data("gguf/synth-a32.gguf"), "-o", out.to_str().expect("text")]);
+    let found = types(&out);
+    let q8 = ("blk.0.attn_q.weight".to_owned(), "Q8_0".to_owned());
+    assert!(found.contains(&q8), "{found:?}");
+}
+
+#[test]
 fn a_mix_is_compared_with_the_curve() {
     let source = data("gguf/synth-a32.gguf");
     let directory = tempdir().expect("a directory");

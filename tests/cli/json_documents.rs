@@ -229,7 +229,7 @@ fn figures_equal_numpy() {
 }
 
 #[test]
-fn tensors_are_sorted_worst_first_and_unmeasured_last() {
+fn tensors_are_sorted_as_on_the_screen_worst_first_and_unmeasured_last() {
     let dir = tempdir().expect("a directory");
     let path = dir.path().join("model.safetensors");
     let mut broken = vec![1.0; 4];
@@ -249,12 +249,17 @@ fn tensors_are_sorted_worst_first_and_unmeasured_last() {
     );
     let path = path.to_str().expect("text");
     let document = json(&["analyze", path]);
-    assert_eq!(names(&document), ["outlier", "fine", "exact", "broken", "steps"]);
+    assert_eq!(names(&document), ["broken", "outlier", "fine", "exact", "steps"]);
+    let report = dir.path().join("report.csv");
+    stdout(&["report", path, "-o", report.to_str().expect("text")]);
+    let csv = std::fs::read_to_string(report).expect("written");
+    let order: Vec<&str> = csv.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(order, ["broken", "outlier", "fine", "exact", "steps"]);
     for command in ["inspect", "calibrate"] {
         let names_of = json(&[command, path]);
         assert_eq!(names(&names_of), ["broken", "exact", "steps", "fine", "outlier"]);
     }
-    let [_, fine, exact, broken, steps] = &tensors(&document)[..] else { panic!("five") };
+    let [broken, _, fine, exact, steps] = &tensors(&document)[..] else { panic!("five") };
     assert_eq!((&fine["quantizable"], &fine["reason"]), (&true.into(), &Value::Null));
     // JSON cannot represent an infinite SQNR.
     assert!(exact["quantization"]["sqnr_db"].is_null());

@@ -68,8 +68,9 @@ fn analyze_prints_only_the_worst_tensors_on_request() {
 fn analyze_fails_on_conditions() {
     let (_directory, model) = model_with_nan();
     for (condition, parts) in [
-        ("nan", ["1 tensors fail --fail-on", "'bad': 1 NaN"]),
-        ("below:200dB,nan", ["3 tensors fail --fail-on", "is below 200.0 dB"]),
+        ("nan", ["1 tensor fails --fail-on", "'bad': 1 NaN"]),
+        ("below:200dB", ["2 tensors fail --fail-on", "is below 200.0 dB"]),
+        ("below:200dB,nan", ["3 tensors fail --fail-on", "'bad': 1 NaN"]),
     ] {
         let run = quantscope(&["analyze", &model, "--fail-on", condition]).assert().code(1);
         let error = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
@@ -194,5 +195,56 @@ fn the_man_page_has_filters_targets_and_examples() {
         "\\fBvllm\\fR",
     ] {
         assert!(man.contains(part), "{part}");
+    }
+}
+
+/// No sentence counts one thing in the plural.
+#[test]
+fn one_thing_is_singular() {
+    let directory = tempdir().expect("a directory");
+    let model = directory.path().join("one.safetensors");
+    write(&model, &[weights("only.weight", &[8, 8])], &[]);
+    let (model, out) = (model.to_str().expect("text"), directory.path().join("out.safetensors"));
+    let out = out.to_str().expect("text");
+    let commands: [&[&str]; 8] = [
+        &["inspect", model],
+        &["analyze", model],
+        &["calibrate", model],
+        &["show", model, "only.weight"],
+        &["diff", model, model],
+        &["quantize", model, "-o", out],
+        &["verify", out, "--against", model],
+        &["quantize", model, "-o", out, "--force", "--dry-run"],
+    ];
+    for command in commands {
+        let text = stdout(command);
+        let mut words = text.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            let next = words.peek().copied().unwrap_or_default();
+            let plural = ["tensors", "files", "shards", "marks", "layers", "rows"];
+            let next = next.trim_end_matches([',', '.', ':', ';', ')']);
+            assert!(word != "1" || !plural.contains(&next), "{command:?}: {text}");
+        }
+    }
+}
+
+/// Help lines are plain: no words of the style guide's list, and no repeated spaces or periods at
+/// the end of a first line.
+#[test]
+fn help_lines_keep_the_style() {
+    let commands = [
+        "inspect", "calibrate", "analyze", "show", "quantize", "dequantize", "verify", "diff",
+        "report", "check", "join", "help", "config", "completions", "man",
+    ];
+    let avoided = ["anew", "beneath", "thereby", "lest", "such as have", "of which", "is told"];
+    for command in commands {
+        let help = stdout(&[command, "--help"]);
+        let first = help.lines().next().unwrap_or_default();
+        assert!(!first.is_empty() && !first.ends_with('.'), "{command}: {first}");
+        assert!(first.starts_with(char::is_uppercase), "{command}: {first}");
+        for word in avoided {
+            let padded = format!(" {} ", help.split_whitespace().collect::<Vec<_>>().join(" "));
+            assert!(!padded.contains(&format!(" {word} ")), "{command}: '{word}'");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! The budget: the schemes of the target, whole fusion units, and typed sizes.
 
-use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
+use crate::support::driver::{Driver, SHARDED, TINY_LLAMA, in_repository};
+use crate::support::json;
 use quantscope::app::overlay::Overlay;
+use quantscope::checkpoint::Checkpoint;
 use quantscope::quantization::QuantizationScheme;
+
+const GGUF: &str = "tests/data/gguf/synth-a32.gguf";
 
 fn choose_target(driver: &mut Driver, name: &str) {
     driver.press("T");
@@ -101,4 +105,108 @@ fn the_mean_is_one_figure_everywhere() {
         rows.iter().filter_map(|row| mean(row)).filter(|m| m.contains("dB")).collect();
     assert_eq!(told.len(), 2, "{}", driver.screen());
     assert_eq!(told[0], told[1]);
+}
+
+/// The marks of GGUF have the sizes that are written, at every point of the curve.
+#[test]
+fn the_size_shown_for_gguf_is_the_size_written() {
+    let mut driver = Driver::open(GGUF);
+    choose_target(&mut driver, "llama.cpp");
+    driver.press("b Home");
+    let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
+    let last = budget.last();
+    for point in 0..last {
+        driver.press("Right");
+        let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("it is open") };
+        assert_eq!(budget.at, last - 1 - point);
+        let (chosen, total) = (budget.point().bytes, driver.app.model.totals().after);
+        assert_eq!(chosen, total, "{}", driver.screen());
+    }
+    for steps in [0, last / 2] {
+        driver.press("Home");
+        (0..steps).for_each(|_| driver.press("Right"));
+        driver.press("Enter");
+        let shown = driver.app.model.totals().after;
+        driver.press("s Ctrl-u");
+        driver.type_text(&format!("{steps}.gguf"));
+        driver.press("Enter");
+        driver.expect("Saved and verified");
+        let saved = Checkpoint::open(&driver.path(&format!("{steps}.gguf"))).expect("opens");
+        assert_eq!(saved.total_bytes(), shown);
+        driver.press("Esc b");
+    }
+}
+
+/// Sizes of the other formats, with the scales as they are stored.
+#[test]
+fn the_size_shown_is_the_size_written_in_every_format() {
+    for target in ["vllm", "mlx", "torchao", "comfyui", "burn"] {
+        let mut driver = Driver::open(SHARDED);
+        choose_target(&mut driver, target);
+        driver.press("a");
+        let marked: Vec<_> = driver.app.model.plan().iter().collect();
+        assert!(!marked.is_empty(), "{target}");
+        let before = driver.app.model.totals();
+        driver.press("s Enter");
+        driver.expect("Saved and verified");
+        let Some(Overlay::Receipt(receipt, _)) = &driver.app.overlay else {
+            panic!("{}", driver.screen())
+        };
+        let out = driver.directory.path().join(&receipt.out);
+        let saved = Checkpoint::open(&out).expect("opens");
+        let written: u64 = saved.all_stored().map(|(_, stored)| stored.bytes()).sum();
+        let markers = written.abs_diff(before.after);
+        // ComfyUI's markers and burnpack's alignment are a few bytes for each tensor.
+        assert!(markers <= 64 * marked.len() as u64, "{target}: {markers} bytes");
+    }
+}
+
+#[test]
+fn mixes_of_llama_cpp_are_beside_the_curve() {
+    let mut driver = Driver::open(GGUF);
+    choose_target(&mut driver, "llama.cpp");
+    driver.press("b Home");
+    driver.expect("× the optimum");
+    let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
+    // The same mixes as those of a dry run.
+    let out = driver.path("unused.gguf");
+    let out = out.to_str().expect("text");
+    let source = in_repository(GGUF);
+    let dry = json(&["quantize", &source, "-o", out, "--for", "llama.cpp", "--max-bytes", "20kB", "--dry-run"]);
+    let expected: Vec<(String, u64)> = dry["mixes"]
+        .as_array()
+        .expect("mixes")
+        .iter()
+        .map(|mix| (mix["name"].as_str().expect("a name").to_owned(), mix["bytes"].as_u64().expect("bytes")))
+        .collect();
+    let found: Vec<(String, u64)> =
+        budget.mixes.iter().map(|mix| (mix.mix.to_string(), mix.point.bytes)).collect();
+    assert_eq!(found, expected);
+    // A mix is a size to go to.
+    let wanted = budget.mixes.iter().find(|mix| mix.mix.to_string() == "Q4_K_M").expect("Q4_K_M");
+    let bytes = wanted.point.bytes;
+    driver.press(":");
+    driver.expect("60MB, 50%, 40dB or ");
+    driver.type_text("q4_k_m");
+    driver.press("Enter");
+    driver.expect("◇ Q4_K_M: ");
+    assert!(driver.app.model.totals().after <= bytes);
+    // Other formats have none.
+    driver.press("Esc");
+    choose_target(&mut driver, "no loader");
+    driver.press("b Home");
+    driver.expect_not("the optimum");
+}
+
+/// llama.cpp leaves rows that no block divides; the row says so, and saving does not refuse.
+#[test]
+fn rows_that_no_block_divides_are_not_offered() {
+    let mut driver = Driver::open(GGUF);
+    choose_target(&mut driver, "llama.cpp");
+    driver.press("a");
+    driver.expect("● 4 tensors marked");
+    let row = driver.table().into_iter().find(|row| row.contains("odd")).expect("its row");
+    assert!(row.contains("columns") && !row.contains('●'), "{row}");
+    driver.press("s Enter");
+    driver.expect("Saved and verified");
 }

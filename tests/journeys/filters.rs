@@ -213,6 +213,23 @@ fn a_high_column_does_not_hide_the_others_in_a_sparkline() {
     assert!(!row.contains(" log"), "{row}");
 }
 
+/// The histogram says which counts it shows, and `%` changes them.
+#[test]
+fn a_logarithmic_histogram_says_so() {
+    let mut values = vec![0.001f32; 4000];
+    values.extend([0.5; 40]);
+    values.extend([-0.5; 40]);
+    values.extend([1.0; 16]);
+    let mut driver = Driver::of(in_memory(&[f32s("w.weight", &[64, 64], values)]), false);
+    driver.press("Tab Enter");
+    driver.expect("log counts");
+    driver.press("%");
+    driver.expect("linear counts");
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("Tab Enter");
+    driver.expect("linear counts");
+}
+
 #[test]
 fn models_opened_before_are_offered_in_the_next_run() {
     let mut driver = Driver::open(TINY_LLAMA);

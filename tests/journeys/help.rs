@@ -76,3 +76,24 @@ fn a_key_without_meaning_says_so() {
     driver.press("b Z");
     driver.expect("Z does nothing here; ? shows the keys");
 }
+
+/// Keys and texts of the help do not touch, and texts begin at the same column.
+#[test]
+fn keys_and_texts_of_the_help_are_apart() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.press("?");
+    for (width, height) in [(60, 15), (120, 36)] {
+        driver.resize(width, height);
+        for _ in 0..6 {
+            let rows = driver.rows();
+            let inside = rows.iter().filter_map(|row| row.split('│').nth(1));
+            let texts: Vec<Vec<char>> = inside.map(|row| row.trim_end().chars().collect()).collect();
+            // Two columns of margin, two of the cursor, then the keys.
+            for text in texts.iter().filter(|text| text.len() > 22 && text[4] != ' ') {
+                let is_key = text[..4].iter().all(|c| [' ', '▸'].contains(c)) && text[2..4] != ['s', 'e'];
+                assert!(!is_key || text[21] == ' ' && text[22] != ' ', "{}", driver.screen());
+            }
+            driver.press("PageDown");
+        }
+    }
+}

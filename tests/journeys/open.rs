@@ -32,6 +32,44 @@ fn another_model_opens_without_quitting() {
     driver.expect("lm_head.weight");
 }
 
+/// Models of the Hugging Face cache have their names on the Hub, and open at the snapshot that
+/// `refs/main` names.
+#[test]
+fn models_of_the_hugging_face_cache_are_offered_and_open() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    for (name, layer) in [("models--org--small", "small"), ("models--org--large", "large")] {
+        let repository = driver.hub().join(name);
+        let snapshot = repository.join("snapshots/abc");
+        std::fs::create_dir_all(&snapshot).expect("created");
+        std::fs::create_dir_all(repository.join("refs")).expect("created");
+        std::fs::write(repository.join("refs/main"), "abc").expect("written");
+        let tensor = weights(&format!("{layer}.weight"), &[8, 8]);
+        write(&snapshot.join("model.safetensors"), &[tensor], &[]);
+    }
+    // A data set is not a model.
+    std::fs::create_dir_all(driver.hub().join("datasets--org--texts/snapshots")).expect("created");
+    driver.press("o");
+    for shown in ["org/small", "org/large", "Hugging Face"] {
+        driver.expect(shown);
+    }
+    driver.expect_not("models--");
+    driver.expect_not("texts");
+    driver.press("Down Down");
+    let chosen = driver.rows().into_iter().find(|row| row.contains("▸ ")).expect("a choice");
+    assert!(chosen.contains("org/"), "{chosen}");
+    driver.press("Enter");
+    driver.expect("calibrated");
+    // A name that fits one model opens it.
+    driver.press("o");
+    driver.type_text("org/large");
+    driver.press("Enter");
+    driver.expect("large.weight");
+    driver.press("o");
+    driver.type_text("org small");
+    driver.press("Enter");
+    driver.expect("small.weight");
+}
+
 #[test]
 fn the_receipt_opens_compares_and_tells_the_command() {
     let mut driver = Driver::open(SHARDED);

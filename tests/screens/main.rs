@@ -8,6 +8,7 @@ mod session;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ascii;
 mod demo_pictures;
 mod frame_cost;
 mod pinned;

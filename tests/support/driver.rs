@@ -186,6 +186,7 @@ impl Driver {
             settings,
             directory: directory.path().to_owned(),
             recent: Some(state.path().join("recent-models")),
+            hub: Some(state.path().join("hub")),
             ..Options::default()
         };
         let theme = Theme::new(Colours::True);
@@ -297,6 +298,11 @@ impl Driver {
     /// The file of the models opened lately.
     pub(crate) fn recent_models(&self) -> PathBuf {
         self.state.path().join("recent-models")
+    }
+
+    /// The cache of the Hugging Face hub.
+    pub(crate) fn hub(&self) -> PathBuf {
+        self.state.path().join("hub")
     }
 
     /// Advances the clock by a second. `share` is the progress of the calibration.

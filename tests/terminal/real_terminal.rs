@@ -287,3 +287,92 @@ fn without_a_path_a_model_directory_opens_the_picker() {
     session.press("q");
     assert_eq!(session.end().exit_code(), 0);
 }
+
+/// Models of the cache that `HF_HOME` names are offered while another model is open.
+#[test]
+fn the_cache_of_hf_home_is_offered() {
+    let (_, hub) = models();
+    let home = tempfile::tempdir().expect("a directory");
+    std::fs::rename(hub.path(), home.path().join("hub")).expect("moved");
+    let home = home.path().to_str().expect("text");
+    let environment = [("HF_HOME", home), ("HF_HUB_CACHE", "")];
+    let mut session = Session::start(&["demo:"], &environment);
+    session.wait_for("calibrated");
+    session.press("o");
+    session.wait_for("Open another model");
+    session.press("org/name");
+    session.wait_for("Hugging Face");
+    session.press("\r");
+    session.wait_until("the other model", |session| !session.screen().contains("reads digits"));
+    session.wait_for("calibrated");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+/// The shares of an output are listed with their states and refreshed, and the joined output opens.
+#[test]
+fn the_shares_of_an_output_are_watched() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("small.safetensors");
+    let out = out.to_str().expect("text");
+    let run = |arguments: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_quantscope");
+        let ended = std::process::Command::new(program).args(arguments).output().expect("runs");
+        assert!(ended.status.success(), "{ended:?}");
+    };
+    let share = |partition: &str| {
+        run(&["quantize", "assets/demo.safetensors", "-o", out, "--partition", partition]);
+    };
+    share("1/3");
+    let partial = format!("{out}.partial");
+    // A worker that was killed, and one that runs.
+    let unfinished = |name: &str| {
+        let path = std::path::Path::new(&partial).join(name);
+        std::fs::create_dir_all(path.join("files")).expect("created");
+        std::fs::write(path.join("files/small.safetensors"), vec![1; 9000]).expect("written");
+        std::fs::File::create(path.join("lock")).expect("created")
+    };
+    let stopped = unfinished(".unfinished-2-of-3.abc");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    stopped.set_modified(long_ago).expect("set");
+    let running = unfinished(".unfinished-3-of-3.abc");
+    running.set_modified(long_ago).expect("set");
+    running.lock().expect("locked");
+    let mut session = Session::start(&[&partial], &[]);
+    for shown in [
+        "shares of",
+        "1 of 3 shares done",
+        "1 running; 1 stopped",
+        "1/3         done",
+        "2/3         stopped",
+        "3/3         running",
+        "The worker of share 2/3 has stopped. This makes it again:",
+        "--partition 2/3",
+        "Esc leave",
+    ] {
+        session.wait_for(shown);
+    }
+    session.press("?");
+    session.wait_for("next share");
+    session.press("\x1b");
+    session.wait_for("2/3         stopped");
+    session.press("y");
+    session.wait_for("copied, if the terminal allows it");
+    assert!(session.raw().contains("\x1b]52;c;"), "the command is sent to the clipboard");
+    // What workers do is seen without a key.
+    share("2/3");
+    session.wait_for("2 of 3 shares done");
+    drop(running);
+    share("3/3");
+    session.wait_for("3 of 3 shares done");
+    session.wait_for("quantscope join");
+    session.press("\r");
+    session.wait_for("there is nothing to open before the shares are joined");
+    run(&["join", out]);
+    session.wait_for("The shares are joined. Enter opens");
+    session.press("\r");
+    session.wait_for("calibrated");
+    session.wait_for("small");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}

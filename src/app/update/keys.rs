@@ -230,6 +230,8 @@ impl App {
             }
             Action::Suspend => effects.push(Effect::Suspend),
             Action::Redraw => effects.push(Effect::Redraw),
+            // Shares are listed before a model is open.
+            Action::Refresh => {}
         }
     }
 }

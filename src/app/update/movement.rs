@@ -9,6 +9,9 @@ use crate::app::scroll::Motion;
 use crate::app::state::App;
 use crate::app::tab::Tab;
 
+/// Entries of a page in the list of a window.
+const LIST_PAGE: u64 = 5;
+
 impl App {
     pub(super) fn move_by(&mut self, motion: Motion, effects: &mut Effects) {
         let (width, height) = self.viewport.text;
@@ -28,7 +31,7 @@ impl App {
             _ => {}
         }
         let step = |at: usize, count: usize| {
-            at.saturating_add_signed(rows.signum()).min(count.saturating_sub(1))
+            motion.from(at as u64, count as u64, LIST_PAGE + 1) as usize
         };
         match &mut self.overlay {
             None | Some(Overlay::Filter(_) | Overlay::MarkBy(_)) => self.table.move_cursor(motion),
@@ -55,7 +58,11 @@ impl App {
                     differences.move_cursor(motion);
                 }
             }
+            Some(Overlay::Save(dialog)) if matches!(motion, Motion::PageUp | Motion::PageDown) => {
+                dialog.page += rows.signum();
+            }
             Some(Overlay::Save(dialog)) => {
+                dialog.page = 0;
                 dialog.step(rows > 0, &self.model);
                 dialog.problem = None;
                 self.preview_save(effects);

@@ -6,6 +6,7 @@
 use crate::export::disk::{sync_directory, sync_tree};
 use crate::export::error::SaveError;
 use crate::export::partition::Partition;
+use crate::export::partition::disk_bytes::bytes_below;
 use crate::path_error::IoContext;
 use crate::quantization::ErrorSums;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the description in a fragment's directory.
 const FILE: &str = "fragment.json";
@@ -22,6 +24,9 @@ const DATA: &str = "files";
 
 /// Prefix of the name of an unfinished fragment.
 const UNFINISHED: &str = ".unfinished-";
+
+/// Ending of the name of the directory of fragments.
+const PARTIAL: &str = ".partial";
 
 /// Maximum size of a description in bytes. For 100,000 tensors it is about 50 MB.
 const SIZE_LIMIT: u64 = 1 << 30;
@@ -168,8 +173,20 @@ impl PartialDirectory {
             return Err(SaveError::Unfit { path: out.to_owned(), why });
         };
         let mut name: OsString = name.to_owned();
-        name.push(".partial");
+        name.push(PARTIAL);
         Ok(PartialDirectory { path: out.with_file_name(name) })
+    }
+
+    /// The directory of fragments at a path; `None` if its name is not that of one.
+    pub(crate) fn at(path: &Path) -> Option<PartialDirectory> {
+        let name = path.file_name()?.to_str()?;
+        let is_one = name.len() > PARTIAL.len() && name.ends_with(PARTIAL) && path.is_dir();
+        is_one.then(|| PartialDirectory { path: path.to_owned() })
+    }
+
+    /// The output that the fragments are parts of.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.path.with_extension("")
     }
 
     /// The directory.
@@ -214,7 +231,7 @@ impl PartialDirectory {
     }
 
     /// The partitions that are finished, in order.
-    fn finished(&self) -> Result<Vec<Partition>, SaveError> {
+    pub(crate) fn finished(&self) -> Result<Vec<Partition>, SaveError> {
         let entries = match fs::read_dir(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.context(&self.path)?,
@@ -228,7 +245,7 @@ impl PartialDirectory {
     }
 
     /// Reads the description of a finished fragment.
-    fn describe(&self, partition: Partition) -> Result<Fragment, SaveError> {
+    pub(crate) fn describe(&self, partition: Partition) -> Result<Fragment, SaveError> {
         read(&self.path_of(partition), partition)
     }
 
@@ -246,17 +263,42 @@ impl PartialDirectory {
 
     /// Returns the workers that are making fragments now, according to the locks.
     pub(crate) fn running(&self) -> Vec<Partition> {
+        self.unfinished(|path| !is_abandoned(path))
+    }
+
+    /// The same, for a reader that asks repeatedly while workers start. It leaves new locks alone:
+    /// testing a lock would keep its worker from taking it.
+    pub(crate) fn running_now(&self) -> Vec<Partition> {
+        self.unfinished(|path| has_new_lock(path) || !is_abandoned(path))
+    }
+
+    /// Returns the partitions that have an unfinished fragment.
+    pub(crate) fn begun(&self) -> Vec<Partition> {
+        self.unfinished(|_| true)
+    }
+
+    fn unfinished(&self, is_wanted: impl Fn(&Path) -> bool) -> Vec<Partition> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let mut running: Vec<Partition> = entries
-            .filter(|entry| !is_abandoned(&entry.path()))
+        let mut found: Vec<Partition> = entries
+            .filter(|entry| is_wanted(&entry.path()))
             .filter_map(|entry| {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 parse_name(name.strip_prefix(UNFINISHED)?.split_once('.')?.0)
             })
             .collect();
-        running.sort();
-        running.dedup();
-        running
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// Bytes that are written of a partition's unfinished fragments; of several, the most.
+    pub(crate) fn written(&self, partition: Partition) -> u64 {
+        let prefix = format!("{UNFINISHED}{}-of-{}.", partition.index(), partition.count());
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let bytes = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .map(|entry| bytes_below(&PartialDirectory::data(&entry.path()), true));
+        bytes.max().unwrap_or(0)
     }
 
     /// Reads the fragments of an output, one per partition.
@@ -421,6 +463,15 @@ fn partition_of(path: &Path) -> Option<Partition> {
 fn parse_name(name: &str) -> Option<Partition> {
     let (index, count) = name.split_once("-of-")?;
     Partition::new(index.parse().ok()?, count.parse().ok()?).ok()
+}
+
+/// The age at which the worker of a lock has taken it.
+const NEW_LOCK: Duration = Duration::from_secs(2);
+
+/// Returns whether the lock of an unfinished fragment was created just now.
+fn has_new_lock(path: &Path) -> bool {
+    let created = fs::metadata(path.join("lock")).and_then(|lock| lock.modified());
+    created.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < NEW_LOCK))
 }
 
 /// Returns whether no worker holds the lock of an unfinished fragment.
