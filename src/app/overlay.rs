@@ -285,9 +285,12 @@ impl Help {
         for group in Group::ALL.into_iter().filter(|group| *group != Group::Dialogs) {
             add(group.title(), &|binding| binding.group == group && !is_here(binding));
         }
-        for context in
-            Context::ACTIVE.into_iter().chain([Context::FilterText, Context::Text, Context::List, Context::Window])
-        {
+        for context in Context::ACTIVE.into_iter().chain([
+            Context::FilterText,
+            Context::Text,
+            Context::List,
+            Context::Window,
+        ]) {
             add(context.title(), &|binding| {
                 let in_dialog = binding.group == Group::Dialogs && binding.context == context;
                 in_dialog && !is_here(binding)

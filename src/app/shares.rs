@@ -12,6 +12,7 @@ use std::path::PathBuf;
 /// The list of shares.
 #[derive(Clone, Debug)]
 pub struct SharesView {
+    /// The shares as they were read last.
     pub survey: Survey,
     /// The share under the cursor.
     pub cursor: usize,
@@ -28,12 +29,19 @@ pub struct SharesView {
 /// The result of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SharesKey {
+    /// Nothing for the terminal to do.
     Nothing,
+    /// Read the directory again.
     Refresh,
+    /// Copy this command line.
     Copy(String),
+    /// Open the joined output at this path.
     Open(PathBuf),
+    /// Leave the list.
     Leave,
+    /// Suspend the program.
     Suspend,
+    /// Draw the screen again.
     Redraw,
 }
 
@@ -107,7 +115,9 @@ impl SharesView {
         match self.survey.command_of(partition) {
             Some(command) => (advice, Some(names::visible(&command).into_owned())),
             None => (
-                format!("Share {partition} is made by the workers' command with --partition {partition}."),
+                format!(
+                    "Share {partition} is made by the workers' command with --partition {partition}."
+                ),
                 None,
             ),
         }
@@ -146,7 +156,8 @@ impl SharesView {
             },
             Some(Action::Accept) if self.joined => SharesKey::Open(self.survey.out.clone()),
             Some(Action::Accept) => {
-                self.said = Some("there is nothing to open before the shares are joined".to_owned());
+                self.said =
+                    Some("there is nothing to open before the shares are joined".to_owned());
                 SharesKey::Nothing
             }
             Some(Action::Help) => {

@@ -153,7 +153,8 @@ mod tests {
     fn bin_files_of_other_programs_are_not_models() {
         let root = tempfile::tempdir().expect("a directory");
         let root = root.path();
-        for (name, start) in [("a.bin", &b"PK\x03\x04"[..]), ("b.bin", b"\x80\x02"), ("c.bin", b"")] {
+        for (name, start) in [("a.bin", &b"PK\x03\x04"[..]), ("b.bin", b"\x80\x02"), ("c.bin", b"")]
+        {
             fs::create_dir_all(root.join(name)).expect("created");
             fs::write(root.join(name).join(name), start).expect("written");
         }

@@ -252,7 +252,11 @@ pub(super) fn schemes(buf: &mut Buffer, screen: Rect, app: &App, list: &SchemeLi
         format!("{} marked", count(list.marked.len() as u64)),
         format!("{} shown", count(list.shown.len() as u64)),
     ];
-    let heads = titles.iter().skip(first_group).take(columns).map(|title| format!("{title:>SCHEME_FIGURES$}"));
+    let heads = titles
+        .iter()
+        .skip(first_group)
+        .take(columns)
+        .map(|title| format!("{title:>SCHEME_FIGURES$}"));
     let heads: String = heads.collect();
     body.push(Line::styled(format!("{:w$}{heads}", "", w = longest + 4), theme.dim));
     let first = list.row.tensors.first().map(|&id| app.model.scheme_of(id));

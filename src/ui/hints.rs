@@ -1,11 +1,11 @@
 //! The last line: the keys that have an effect now, or the filter being typed.
 
-use crate::app::pager::wrap;
-use crate::app::{App, FilterInput};
 use crate::app::diff::DiffState;
 use crate::app::figures::{count, counted};
 use crate::app::keys::{Context, Key};
 use crate::app::overlay::Overlay;
+use crate::app::pager::wrap;
+use crate::app::{App, FilterInput};
 use crate::ui::theme::Theme;
 use crate::ui::widgets;
 use ratatui::buffer::Buffer;

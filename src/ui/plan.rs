@@ -2,8 +2,8 @@
 //! status message.
 
 use crate::app::figures::{bytes, count, counted, decibels};
-use crate::app::{App, names, ratio};
 use crate::app::pager::wrap;
+use crate::app::{App, names, ratio};
 use crate::plan::target::Container;
 use crate::ui::layout::Layout;
 use crate::ui::theme::Theme;
@@ -15,7 +15,9 @@ use ratatui::widgets::{Clear, Widget};
 
 pub(super) fn draw(buf: &mut Buffer, layout: &Layout, app: &App, theme: &Theme) {
     let (text, style) = match &app.status {
-        Some(status) if status.warning => (names::visible(&status.text).into_owned(), theme.warning),
+        Some(status) if status.warning => {
+            (names::visible(&status.text).into_owned(), theme.warning)
+        }
         Some(status) => (names::visible(&status.text).into_owned(), theme.text),
         None => (left_out(app, layout.status.width), theme.dim),
     };

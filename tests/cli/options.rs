@@ -233,8 +233,21 @@ fn one_thing_is_singular() {
 #[test]
 fn help_lines_keep_the_style() {
     let commands = [
-        "inspect", "calibrate", "analyze", "show", "quantize", "dequantize", "verify", "diff",
-        "report", "check", "join", "help", "config", "completions", "man",
+        "inspect",
+        "calibrate",
+        "analyze",
+        "show",
+        "quantize",
+        "dequantize",
+        "verify",
+        "diff",
+        "report",
+        "check",
+        "join",
+        "help",
+        "config",
+        "completions",
+        "man",
     ];
     let avoided = ["anew", "beneath", "thereby", "lest", "such as have", "of which", "is told"];
     for command in commands {

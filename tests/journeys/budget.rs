@@ -172,12 +172,27 @@ fn mixes_of_llama_cpp_are_beside_the_curve() {
     let out = driver.path("unused.gguf");
     let out = out.to_str().expect("text");
     let source = in_repository(GGUF);
-    let dry = json(&["quantize", &source, "-o", out, "--for", "llama.cpp", "--max-bytes", "20kB", "--dry-run"]);
+    let dry = json(&[
+        "quantize",
+        &source,
+        "-o",
+        out,
+        "--for",
+        "llama.cpp",
+        "--max-bytes",
+        "20kB",
+        "--dry-run",
+    ]);
     let expected: Vec<(String, u64)> = dry["mixes"]
         .as_array()
         .expect("mixes")
         .iter()
-        .map(|mix| (mix["name"].as_str().expect("a name").to_owned(), mix["bytes"].as_u64().expect("bytes")))
+        .map(|mix| {
+            (
+                mix["name"].as_str().expect("a name").to_owned(),
+                mix["bytes"].as_u64().expect("bytes"),
+            )
+        })
         .collect();
     let found: Vec<(String, u64)> =
         budget.mixes.iter().map(|mix| (mix.mix.to_string(), mix.point.bytes)).collect();

@@ -87,10 +87,12 @@ fn keys_and_texts_of_the_help_are_apart() {
         for _ in 0..6 {
             let rows = driver.rows();
             let inside = rows.iter().filter_map(|row| row.split('│').nth(1));
-            let texts: Vec<Vec<char>> = inside.map(|row| row.trim_end().chars().collect()).collect();
+            let texts: Vec<Vec<char>> =
+                inside.map(|row| row.trim_end().chars().collect()).collect();
             // Two columns of margin, two of the cursor, then the keys.
             for text in texts.iter().filter(|text| text.len() > 22 && text[4] != ' ') {
-                let is_key = text[..4].iter().all(|c| [' ', '▸'].contains(c)) && text[2..4] != ['s', 'e'];
+                let is_key =
+                    text[..4].iter().all(|c| [' ', '▸'].contains(c)) && text[2..4] != ['s', 'e'];
                 assert!(!is_key || text[21] == ' ' && text[22] != ' ', "{}", driver.screen());
             }
             driver.press("PageDown");

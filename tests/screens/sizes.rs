@@ -157,7 +157,8 @@ fn expect_whole_words(driver: &mut Driver, keys: &str) {
 /// The same for other models and targets: block types, presets, long names, a quantized model.
 #[test]
 fn no_word_is_cut_for_other_models() {
-    let common = ["", "Enter", "Tab Tab Tab Enter", "x", "a x Right", "b", "b Home", "a s", "T", "|"];
+    let common =
+        ["", "Enter", "Tab Tab Tab Enter", "x", "a x Right", "b", "b Home", "a s", "T", "|"];
     for keys in common {
         let mut gguf = with_target(GGUF, "llama.cpp");
         gguf.press(keys);

@@ -30,9 +30,8 @@ impl App {
             Context::SchemesTab => return self.step_scheme_in_tab(rows.signum()),
             _ => {}
         }
-        let step = |at: usize, count: usize| {
-            motion.from(at as u64, count as u64, LIST_PAGE + 1) as usize
-        };
+        let step =
+            |at: usize, count: usize| motion.from(at as u64, count as u64, LIST_PAGE + 1) as usize;
         match &mut self.overlay {
             None | Some(Overlay::Filter(_) | Overlay::MarkBy(_)) => self.table.move_cursor(motion),
             Some(Overlay::Text(_, pager) | Overlay::Receipt(_, pager)) => {

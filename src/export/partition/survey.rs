@@ -23,7 +23,9 @@ pub struct Survey {
 /// One worker's share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShareState {
+    /// The number of its worker.
     pub partition: Partition,
+    /// How far it is.
     pub progress: ShareProgress,
 }
 
