@@ -279,10 +279,11 @@ fn limits_of_single_loaders_are_warned_about() {
 /// A model with one example of each kind of weight that is not a Linear layer.
 fn assorted(config: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temp");
-    let tensors: [(&str, &[u64]); 9] = [
+    let tensors: [(&str, &[u64]); 10] = [
         ("model.embed_tokens.weight", &[8, 8]),
         ("model.norm.weight", &[8]),
         ("model.bias", &[8, 8]),
+        ("model.matrix", &[8, 8]),
         ("model.conv.weight", &[4, 4, 2, 2]),
         ("model.experts.gate_up_proj", &[2, 4, 8]),
         ("model.h.0.attn.c_attn.weight", &[8, 24]),
@@ -322,7 +323,8 @@ fn tensors_that_the_format_cannot_hold_are_refused_with_a_reason() {
         (gpt2, "model.embed_tokens.weight", int8, None, "it is an embedding"),
         (gpt2, "model.norm.weight", int8, None, "it belongs to a norm"),
         (gpt2, "model.h.0.attn.c_attn.weight", int8, None, "channels lie along axis 1"),
-        (gpt2, "model.bias", int8, None, "does not end in .weight"),
+        (gpt2, "model.bias", int8, None, "it is a bias"),
+        (gpt2, "model.matrix", int8, None, "does not end in .weight"),
         (gpt2, "model.conv.weight", int8, None, "a convolution"),
         (gpt2, "model.experts.gate_up_proj", int8, None, "several experts in one tensor"),
         (gpt2, "model.fc.weight", int8, block(8), "not per-block:8"),
