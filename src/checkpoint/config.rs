@@ -42,6 +42,7 @@ impl Config {
             .chain(nested)
             .flat_map(|json| QUANTIZATION_KEYS.iter().filter_map(|&key| json.get(key)?.as_object()))
             .next()
+            .or_else(|| quantization_of_parts(&json))
             .cloned();
         let method = |said: &Map<String, Value>| Some(said.get("quant_method")?.as_str()?.into());
         let mut config =
@@ -113,6 +114,15 @@ impl Config {
         let here = self.json.get(key).filter(|value| !value.is_null());
         here.or_else(|| self.json.get(NESTED)?.get(key))
     }
+}
+
+/// The quantization settings of the parts of a model, such as `llm_config`, if all that have some
+/// agree.
+fn quantization_of_parts(json: &Map<String, Value>) -> Option<&Map<String, Value>> {
+    let parts = objects(json).flat_map(|part| std::iter::once(part).chain(objects(part)));
+    let mut found = parts.filter_map(|part| part.get("quantization_config")?.as_object());
+    let first = found.next()?;
+    found.all(|other| other == first).then_some(first)
 }
 
 /// The objects in a configuration that describe parts of the model, except those that see or

@@ -362,6 +362,30 @@ fn gguf_is_dequantized_with_the_same_names() {
     }
 }
 
+/// Tensors that ggml cannot have are rows with a reason. Floats are saved without them; a GGUF
+/// would be incomplete.
+#[test]
+fn impossible_tensors_leave_the_others_as_they_are() {
+    let directory = tempfile::tempdir().expect("temp");
+    let path = |name: &str| directory.path().join(name);
+    let odd = ("odd.weight".to_owned(), vec![48, 2], 8, vec![0; 102]);
+    let many = ("many.weight".to_owned(), vec![2, 1, 2, 1, 2], 0, vec![0; 32]);
+    let source = made(&path("m.gguf"), &[], &[wave("w.weight", 32, 2), odd, many]);
+    let source = crate::open(source);
+    let why = |name: &str| source.unreadable(source.find(name).expect("listed"));
+    assert_eq!(why("w.weight"), None);
+    assert!(why("odd.weight").is_some_and(|why| why.contains("not a multiple of the 32")));
+    assert!(why("many.weight").is_some_and(|why| why.contains("5 dimensions")));
+    let block = QuantizationScheme::per_block(32);
+    let found = refusal(&source, &path("a.gguf"), block, OutputFormat::Gguf);
+    assert!(found.contains("'odd.weight' cannot be written: its rows have 48"), "{found}");
+    let task = Task::Dequantize { to: None };
+    let (plain, receipt) = crate::run(&source, &path("a.safetensors"), task).expect("saves");
+    assert_eq!(types_of(&plain), [("w.weight", "F32")]);
+    let warned = receipt.warnings.join("\n");
+    assert!(warned.contains("left out 2 tensors, first 'odd.weight'"), "{warned}");
+}
+
 #[test]
 fn unsuitable_tensors_are_refused_with_a_reason() {
     let block = QuantizationScheme::per_block(32);

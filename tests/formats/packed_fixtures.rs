@@ -184,6 +184,35 @@ fn zero_points_of_gptq_without_a_configuration_tell_its_version() {
     }
 }
 
+/// The language model of a larger one has its settings in a part of the configuration.
+#[test]
+fn settings_of_a_part_of_the_model_are_found() {
+    let fixture = Path::new(FIXTURES).join("fp8-ue8m0-u8");
+    let text = std::fs::read_to_string(fixture.join("config.json")).expect("reads");
+    let config: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let settings = serde_json::json!({"quantization_config": config["quantization_config"]});
+    let other = serde_json::json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
+    let format = |config: serde_json::Value| {
+        let directory = tempfile::tempdir().expect("temp");
+        let model = directory.path().join("model.safetensors");
+        std::fs::copy(fixture.join("model.safetensors"), model).expect("copies");
+        let text = config.to_string();
+        std::fs::write(directory.path().join("config.json"), text).expect("writes");
+        let found = open(directory.path());
+        found.ids().find_map(|id| Some(found.packed_format(id)?.name())).expect("packed")
+    };
+    let expected = format(config.clone());
+    assert!(!expected.contains("not decoded"), "{expected}");
+    for part in ["text_config", "llm_config"] {
+        assert_eq!(format(serde_json::json!({ part: settings })), expected);
+    }
+    let thinker = serde_json::json!({"thinker_config": {"text_config": settings}});
+    assert_eq!(format(thinker), expected);
+    // Nothing says which of two settings is that of a weight.
+    let two = serde_json::json!({"llm_config": settings, "talker_config": other});
+    assert!(format(two).contains("not decoded"));
+}
+
 /// Tensors that are not decoded keep their type and shape and have a reason, and none of their
 /// parts can be quantized.
 #[test]

@@ -68,6 +68,10 @@ impl FormatWriter for Gguf {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
         let unfit = |why: String| SaveError::Unfit { path: request.out.clone(), why };
+        if let Some((_, stored)) = checkpoint.all_stored().find(|(_, s)| s.unreadable().is_some()) {
+            let (name, why) = (stored.name.escape_debug(), stored.unreadable().unwrap_or_default());
+            return Err(unfit(format!("tensor '{name}' cannot be written: {why}")));
+        }
         let is_stored = |quantizer: &Quantizer| {
             block_type(quantizer.scheme).is_some() && quantizer.calibration == Calibration::MinMax
         };
