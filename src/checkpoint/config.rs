@@ -44,19 +44,26 @@ impl Config {
             .next()
             .or_else(|| quantization_of_parts(&json))
             .cloned();
-        let method = |said: &Map<String, Value>| Some(said.get("quant_method")?.as_str()?.into());
-        let mut config =
-            Config { method: said.as_ref().and_then(method), json, quantization: said };
-        if config.quantization.is_none() {
-            for (name, implied) in QUANTIZATION_FILES {
-                if let Some(said) = object(&directory.join(name))? {
-                    config.method = method(&said).or(Some(implied.to_owned()));
-                    config.quantization = Some(said);
-                    break;
-                }
-            }
+        let method = said.as_ref().and_then(method_of);
+        let mut config = Config { method, json, quantization: said };
+        if config.quantization.is_none()
+            && let Some((said, implied)) = settings_of_quantizer(directory)?
+        {
+            config.method = Some(implied);
+            config.quantization = Some(said);
         }
         Ok(Some(config))
+    }
+
+    /// Reads the settings that a quantizer wrote into a file of its own, beside a model without a
+    /// `config.json`; `None` if there are none.
+    pub(crate) fn of_quantizer(directory: &Path) -> Result<Option<Config>> {
+        let settings = settings_of_quantizer(directory)?;
+        Ok(settings.map(|(said, method)| Config {
+            json: Map::new(),
+            quantization: Some(said),
+            method: Some(method),
+        }))
     }
 
     /// The whole document, in file order.
@@ -114,6 +121,22 @@ impl Config {
         let here = self.json.get(key).filter(|value| !value.is_null());
         here.or_else(|| self.json.get(NESTED)?.get(key))
     }
+}
+
+/// Returns the `quant_method` of quantization settings.
+fn method_of(said: &Map<String, Value>) -> Option<String> {
+    Some(said.get("quant_method")?.as_str()?.to_owned())
+}
+
+/// Reads the first of [`QUANTIZATION_FILES`] that exists, and its method.
+fn settings_of_quantizer(directory: &Path) -> Result<Option<(Map<String, Value>, String)>> {
+    for (name, implied) in QUANTIZATION_FILES {
+        if let Some(said) = object(&directory.join(name))? {
+            let method = method_of(&said).unwrap_or_else(|| implied.to_owned());
+            return Ok(Some((said, method)));
+        }
+    }
+    Ok(None)
 }
 
 /// The quantization settings of the parts of a model, such as `llm_config`, if all that have some

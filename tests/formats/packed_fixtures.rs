@@ -213,6 +213,20 @@ fn settings_of_a_part_of_the_model_are_found() {
     assert!(format(two).contains("not decoded"));
 }
 
+/// AutoGPTQ and others write their settings into a file of their own.
+#[test]
+fn settings_of_a_quantizer_are_found_without_a_config() {
+    let fixture = Path::new(FIXTURES).join("gptq-v2-actorder");
+    let directory = tempfile::tempdir().expect("temp");
+    let path = |name: &str| directory.path().join(name);
+    std::fs::copy(fixture.join("model.safetensors"), path("model.safetensors")).expect("copies");
+    let settings = r#"{"bits": 4, "desc_act": true, "checkpoint_format": "gptq_v2"}"#;
+    std::fs::write(path("quantize_config.json"), settings).expect("writes");
+    let found = Checkpoint::open(directory.path()).expect("opens");
+    let name = found.ids().find_map(|id| Some(found.packed_format(id)?.name()));
+    assert!(name.as_ref().is_some_and(|name| name.starts_with("gptq v2 int4")), "{name:?}");
+}
+
 /// Tensors that are not decoded keep their type and shape and have a reason, and none of their
 /// parts can be quantized.
 #[test]

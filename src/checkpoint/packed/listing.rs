@@ -75,7 +75,11 @@ impl<'s> Listing<'s> {
         shards: &'s [Shard],
         stored: &'s [Stored],
     ) -> Listing<'s> {
-        let (config, config_error) = match directory.map(Config::read).transpose() {
+        let read = |directory: &Path| match Config::read(directory)? {
+            Some(config) => Ok(Some(config)),
+            None => Config::of_quantizer(directory),
+        };
+        let (config, config_error) = match directory.map(read).transpose() {
             Ok(config) => (config.flatten(), None),
             Err(error) => (None, Some(error.to_string())),
         };
