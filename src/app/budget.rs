@@ -203,9 +203,10 @@ impl Budget {
     pub fn toggle(&mut self, model: &Model) {
         let (one_scheme, chosen) = (self.one_scheme, self.chosen);
         for (number, (_, allowed)) in self.schemes.iter_mut().enumerate() {
-            match number == chosen {
-                true => *allowed = one_scheme || !*allowed,
-                false => *allowed &= !one_scheme,
+            if number == chosen {
+                *allowed = one_scheme || !*allowed
+            } else {
+                *allowed &= !one_scheme
             }
         }
         self.follow(model);
@@ -286,23 +287,20 @@ impl Budget {
     pub fn step(&mut self, smaller: bool, twentieths: u64) {
         (self.moved, self.named) = (true, None);
         if twentieths == 0 {
-            self.at = match smaller {
-                true => (self.at + 1).min(self.last()),
-                false => self.at.saturating_sub(1),
-            };
+            self.at =
+                if smaller { (self.at + 1).min(self.last()) } else { self.at.saturating_sub(1) };
             return;
         }
         let points = self.curve.points();
         let (Some(largest), Some(smallest)) = (points.first(), points.last()) else { return };
         let stride = ((largest.bytes - smallest.bytes) / 20).max(1) * twentieths;
         let now = self.point().bytes;
-        self.at = match smaller {
-            true => self.curve.within(now.saturating_sub(stride)).unwrap_or(self.last()),
+        self.at = if smaller {
+            self.curve.within(now.saturating_sub(stride)).unwrap_or(self.last())
+        } else {
             // The largest point within the size, but at least one step away.
-            false => {
-                let at = self.curve.within(now.saturating_add(stride)).unwrap_or(0);
-                at.min(self.at.saturating_sub(1))
-            }
+            let at = self.curve.within(now.saturating_add(stride)).unwrap_or(0);
+            at.min(self.at.saturating_sub(1))
         };
     }
 
@@ -318,10 +316,7 @@ impl Budget {
 
     /// The marks of the selected point. Tensors outside the choice keep their marks.
     pub fn plan(&self) -> Plan {
-        match self.moved {
-            true => self.plan_at(self.at),
-            false => self.before.clone(),
-        }
+        if self.moved { self.plan_at(self.at) } else { self.before.clone() }
     }
 
     fn plan_at(&self, point: usize) -> Plan {

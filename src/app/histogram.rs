@@ -84,9 +84,10 @@ impl HistogramView {
 
     /// Moves the clip by one position. False at the end of its range.
     pub fn move_clip(&mut self, narrower: bool) -> bool {
-        let to = match narrower {
-            true => (self.position + 1).min(CLIP_POSITIONS),
-            false => self.position.saturating_sub(1),
+        let to = if narrower {
+            (self.position + 1).min(CLIP_POSITIONS)
+        } else {
+            self.position.saturating_sub(1)
         };
         std::mem::replace(&mut self.position, to) != to
     }

@@ -602,10 +602,7 @@ impl Model {
         let quantizer = self.new_mark();
         self.change(|plan| {
             for id in ids {
-                match plan.is_marked(id) {
-                    true => plan.unmark(id),
-                    false => plan.mark(id, quantizer(id)),
-                }
+                if plan.is_marked(id) { plan.unmark(id) } else { plan.mark(id, quantizer(id)) }
             }
         })
     }

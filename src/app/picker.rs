@@ -269,10 +269,8 @@ impl Picker {
 
 fn choice(root: &Path, found: FoundModel, place: &'static str) -> ModelChoice {
     let below = found.path.strip_prefix(root).unwrap_or(&found.path);
-    let name = match below.as_os_str().is_empty() {
-        true => root.to_string_lossy(),
-        false => below.to_string_lossy(),
-    };
+    let name =
+        if below.as_os_str().is_empty() { root.to_string_lossy() } else { below.to_string_lossy() };
     let name = names::on_the_hub(&name).unwrap_or_else(|| name.into_owned());
     let name = names::visible(&name).into_owned();
     ModelChoice { path: found.path, name, place, known: Some((found.format, found.bytes)) }

@@ -132,9 +132,10 @@ impl App {
         } else if unfit.is_none() {
             return;
         }
-        let target = match plan.target.is_default() {
-            true => String::new(),
-            false => format!(" and the target {}", plan.target),
+        let target = if plan.target.is_default() {
+            String::new()
+        } else {
+            format!(" and the target {}", plan.target)
         };
         let undo = self.key_of(Action::Undo);
         match unfit {

@@ -211,9 +211,10 @@ impl Analyze {
                 outputs: outputs.as_ref(),
                 rows: self.rows(),
             };
-            match self.output.json {
-                true => comparison.document()?,
-                false => comparison.table()?,
+            if self.output.json {
+                comparison.document()?
+            } else {
+                comparison.table()?
             }
             return fail_on::check(&self.fail_on, &checkpoint, &measured_for, &measured);
         }
@@ -314,9 +315,10 @@ impl Analyze {
             channels,
             scale_storage: measured_for.scale_storage(),
             // The comparison of schemes shows no other figure.
-            errors: match self.schemes.is_empty() || self.output.json {
-                true => ErrorDetail::Full,
-                false => ErrorDetail::Loss,
+            errors: if self.schemes.is_empty() || self.output.json {
+                ErrorDetail::Full
+            } else {
+                ErrorDetail::Loss
             },
             importance: importance.clone(),
             ..AnalysisSpec::errors(quantizers.collect(), self.rounding.rounding)

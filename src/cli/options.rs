@@ -30,10 +30,7 @@ impl ModelArgs {
         let checkpoint = demo::open_model(&self.model)?;
         Ok(opened(
             &self.model,
-            match save.training_state {
-                true => checkpoint.keeping_training_state(),
-                false => checkpoint,
-            },
+            if save.training_state { checkpoint.keeping_training_state() } else { checkpoint },
         ))
     }
 }

@@ -243,14 +243,16 @@ impl Quantize {
             return WrittenShare::write(&checkpoint, request, partition, keeps, &self.work)?
                 .print(self.output.json, thresholds);
         }
-        let mut receipt = match self.dry_run {
-            true => dry_run::predict(&checkpoint, &request, &self.work)?,
-            false => save(&checkpoint, request, known, self.save.verify, &self.work)?,
+        let mut receipt = if self.dry_run {
+            dry_run::predict(&checkpoint, &request, &self.work)?
+        } else {
+            save(&checkpoint, request, known, self.save.verify, &self.work)?
         };
         receipt.warnings.splice(0..0, warnings);
-        let checked = match self.dry_run || target.is_default() {
-            true => None,
-            false => Some(check_saved(&receipt.out, &target)?),
+        let checked = if self.dry_run || target.is_default() {
+            None
+        } else {
+            Some(check_saved(&receipt.out, &target)?)
         };
         let predicted = self.dry_run.then_some(mixes.as_slice());
         receipt::print(&receipt, checked.as_ref(), predicted, self.output.json, thresholds)?;
@@ -333,11 +335,12 @@ impl Quantize {
             );
         }
         let is_static = self.activation_scheme == ActivationScheme::Static;
-        match self.has_budget() || is_static {
-            true => refuse(
+        if self.has_budget() || is_static {
+            refuse(
                 "each worker needs the whole plan before it begins: run the same command once with --dry-run --write-recipe plan.toml instead of --partition, then give every worker --recipe plan.toml",
-            ),
-            false => Ok(()),
+            )
+        } else {
+            Ok(())
         }
     }
 
@@ -457,9 +460,10 @@ impl Quantize {
     ) -> Result<Planned, Error> {
         if let Some(mix) = self.target.mix() {
             let plan = self.mix(checkpoint, mix, &selection.matching(checkpoint)?, importance)?;
-            let mixes = match self.dry_run {
-                true => self.compare_mix(checkpoint, mix, rules, importance)?,
-                false => Vec::new(),
+            let mixes = if self.dry_run {
+                self.compare_mix(checkpoint, mix, rules, importance)?
+            } else {
+                Vec::new()
             };
             return Ok(Planned { plan, mixes, ..Planned::default() });
         }
@@ -490,10 +494,7 @@ impl Quantize {
             }
             return Ok(Planned { plan, warnings, ..Planned::default() });
         }
-        let errors = match self.has_budget() {
-            true => ErrorDetail::Full,
-            false => ErrorDetail::None,
-        };
+        let errors = if self.has_budget() { ErrorDetail::Full } else { ErrorDetail::None };
         let measured = self.measure(checkpoint, format, tensors, schemes, errors, importance)?;
         let mut outcomes = Vec::new();
         for (id, found) in measured {
@@ -719,9 +720,10 @@ impl Quantize {
             let needs_it = importance_use(block) == Some(ImportanceUse::Required);
             if needs_it && importance.get(id).is_none() {
                 let name = checkpoint.tensor(id).name.escape_debug();
-                let what = match importance.is_empty() {
-                    true => "needs an importance matrix: name one with --activations",
-                    false => "needs importance, which --activations do not have for it",
+                let what = if importance.is_empty() {
+                    "needs an importance matrix: name one with --activations"
+                } else {
+                    "needs importance, which --activations do not have for it"
                 };
                 return Err(refuse(format!("{mix} makes tensor '{name}' {block}, which {what}")));
             }
@@ -729,12 +731,11 @@ impl Quantize {
             plan.mark(id, Quantizer { calibration, scheme });
         }
         mark_f16(checkpoint, tensors, &mut plan);
-        match plan.is_empty() {
-            true => {
-                let path = checkpoint.path().to_owned();
-                Err(SelectionError::Nothing { path, excluded: false }.into())
-            }
-            false => Ok(plan),
+        if plan.is_empty() {
+            let path = checkpoint.path().to_owned();
+            Err(SelectionError::Nothing { path, excluded: false }.into())
+        } else {
+            Ok(plan)
         }
     }
 

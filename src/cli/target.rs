@@ -203,9 +203,10 @@ impl TargetArgs {
     ) -> Target {
         let is_gguf = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
         let is_open = target.is_default() && self.format.is_none() && self.scheme.is_none();
-        match is_open && is_gguf && checkpoint.format() == Format::Gguf {
-            true => Target::format(Container::Gguf),
-            false => target,
+        if is_open && is_gguf && checkpoint.format() == Format::Gguf {
+            Target::format(Container::Gguf)
+        } else {
+            target
         }
     }
 

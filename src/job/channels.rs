@@ -77,9 +77,10 @@ pub fn run(
         let found = &found;
         move |_, k| {
             let numbers = k * at_once..channels.min((k + 1) * at_once);
-            let measured = match length <= CHUNK_ELEMENTS {
-                true => together(&mut reader, request, numbers.clone(), length)?,
-                false => vec![channel(&mut reader, request, numbers.start * length, length)?],
+            let measured = if length <= CHUNK_ELEMENTS {
+                together(&mut reader, request, numbers.clone(), length)?
+            } else {
+                vec![channel(&mut reader, request, numbers.start * length, length)?]
             };
             for (number, channel) in numbers.clone().zip(measured) {
                 if let Some(place) = lock(found).get_mut(number as usize) {

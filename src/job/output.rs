@@ -317,9 +317,10 @@ fn scales(
         let Ok(Analysis { outcomes, range, .. }) = analysis else { return };
         for (outcome, &place) in outcomes.iter().zip(&places) {
             if let Ok(quantized) = &outcome.result {
-                let scale = match has_global(&outcome.quantizer) {
-                    true => range.absmax() as f32,
-                    false => quantized.scales.max,
+                let scale = if has_global(&outcome.quantizer) {
+                    range.absmax() as f32
+                } else {
+                    quantized.scales.max
                 };
                 lock(&found).insert((id, place), scale);
             }

@@ -468,9 +468,10 @@ fn tensor_row(report: &Report, row: &Row) -> Markup {
     let error = cost.map(|cost| &cost.error);
     let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word());
     let scheme = cost.map_or(String::new(), |cost| {
-        match cost.quantizer.calibration == report.quantizer.calibration {
-            true => cost.quantizer.scheme.to_string(),
-            false => format!("{}, {}", cost.quantizer.scheme, cost.quantizer.calibration),
+        if cost.quantizer.calibration == report.quantizer.calibration {
+            cost.quantizer.scheme.to_string()
+        } else {
+            format!("{}, {}", cost.quantizer.scheme, cost.quantizer.calibration)
         }
     });
     html! {

@@ -291,9 +291,10 @@ impl<S: Screen, E: Executor> Runner<S, E> {
                 recent.push(model);
             }
         }
-        let root = match self.options.directory.as_os_str().is_empty() {
-            true => PathBuf::from("."),
-            false => self.options.directory.clone(),
+        let root = if self.options.directory.as_os_str().is_empty() {
+            PathBuf::from(".")
+        } else {
+            self.options.directory.clone()
         };
         let hub = self.options.hub.clone();
         let job = PendingJob::new("models", Arc::default(), move |_, sender| {

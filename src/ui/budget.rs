@@ -191,9 +191,10 @@ fn curve(buf: &mut Buffer, area: Rect, budget: &Budget, theme: &Theme) {
     let errors = points.iter().chain(&budget.own).chain(mixes).map(|point| point.error);
     let errors = errors.filter(|&error| error > 0.0);
     let top = errors.clone().fold(0.0, f64::max);
-    let (top, least) = match top > 0.0 {
-        true => (top, errors.fold(top, f64::min).max(top * MIN_ERROR_SHARE)),
-        false => (1.0, MIN_ERROR_SHARE),
+    let (top, least) = if top > 0.0 {
+        (top, errors.fold(top, f64::min).max(top * MIN_ERROR_SHARE))
+    } else {
+        (1.0, MIN_ERROR_SHARE)
     };
     // Errors of schemes differ by orders of magnitude: on a linear axis almost all points would
     // be at the bottom. A lossless point is drawn at the bottom.

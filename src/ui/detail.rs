@@ -474,9 +474,10 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
         let presets = rows.iter().filter_map(|row| Some((&*row.name, row.scheme.preset()?)));
         let presets = presets.map(|(name, preset)| (name, texts::preset_said(preset)));
         let axes = app.model.checkpoint.tensor(id).shape.channel_axes();
-        let said = texts::scheme_meanings(Some(axes)).into_iter().chain(match is_int8 {
-            true => Some(("fp8, int4", "for comparison; the target holds int8")),
-            false => None,
+        let said = texts::scheme_meanings(Some(axes)).into_iter().chain(if is_int8 {
+            Some(("fp8, int4", "for comparison; the target holds int8"))
+        } else {
+            None
         });
         let said = presets.chain(said);
         said.for_each(|(name, meaning)| say(&format!("{name:<12} {meaning}"), theme.dim));
@@ -595,9 +596,8 @@ impl SchemeColumns {
     }
 
     fn heads(self, first: &str) -> String {
-        let optional = |shown: bool, head: &str, width: usize| match shown {
-            true => format!("{head:>width$}"),
-            false => String::new(),
+        let optional = |shown: bool, head: &str, width: usize| {
+            if shown { format!("{head:>width$}") } else { String::new() }
         };
         [
             format!("{first:<12}{:>8}", "SQNR"),

@@ -145,10 +145,7 @@ pub(super) fn save(
     body.push(Line::styled("to", theme.dim));
     gap(&mut body);
     let left = room.saturating_sub(body.lines.len() + keys.len());
-    let texts = match roomy {
-        true => [text, problem].concat(),
-        false => [problem, text].concat(),
-    };
+    let texts = if roomy { [text, problem].concat() } else { [problem, text].concat() };
     // A text that is too long for the window has pages.
     let left = left.max(1);
     let is_long = texts.len() > left;
@@ -223,9 +220,10 @@ fn save_texts<'a>(
     let mut text: Vec<Line> = Vec::new();
     if dialog.kind.container().is_some() {
         let target = &app.model.plan().target;
-        let note = match target.loaders().is_empty() {
-            true => "for no loader in particular".to_owned(),
-            false => format!("for {target}"),
+        let note = if target.loaders().is_empty() {
+            "for no loader in particular".to_owned()
+        } else {
+            format!("for {target}")
         };
         text.extend(wrapped(&note, theme.dim));
     }

@@ -186,10 +186,7 @@ fn line<'a>(row: &Compared, columns: &Columns, theme: &Theme) -> Line<'a> {
     let name = Span::styled(format!("  {text}{pad}  "), if quiet { theme.dim } else { theme.text });
     if columns.figures == 0 {
         let text = names::visible(&describe(&row.change)).into_owned();
-        let text = match names::width(&text) <= columns.words {
-            true => text,
-            false => in_short(&row.change),
-        };
+        let text = if names::width(&text) <= columns.words { text } else { in_short(&row.change) };
         return Line::from(vec![name, Span::raw(text)]);
     }
     let (word, style): (_, Style) = match &row.change {

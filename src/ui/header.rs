@@ -48,10 +48,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         left.spans.pop();
     }
     let about = Span::styled(format!("  {}", app.about()), theme.dim);
-    let has_room = match target.is_default() {
-        true => left.width() + about.width() < room,
-        false => left.width() < room,
-    };
+    let has_room =
+        if target.is_default() { left.width() + about.width() < room } else { left.width() < room };
     if has_room {
         left.push_span(for_whom);
         let room = usize::from(area.width).saturating_sub(right.chars().count());
@@ -90,9 +88,10 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
         return;
     }
     let right = Line::styled(format!("{} ", dtypes.join("  ")), theme.dim);
-    match left.width() + right.width() < area.width.into() {
-        true => widgets::ends(buf, area, 1, &left, &right),
-        false => widgets::line(buf, area, 1, &left),
+    if left.width() + right.width() < area.width.into() {
+        widgets::ends(buf, area, 1, &left, &right)
+    } else {
+        widgets::line(buf, area, 1, &left)
     }
 }
 

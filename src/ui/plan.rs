@@ -41,9 +41,10 @@ fn left_out(app: &App, width: u16) -> String {
     let id = unmarked.filter(|_| app.overlays().next().is_none());
     let Some(reason) = id.and_then(|id| app.model.reason(id)) else { return String::new() };
     let sentence = format!("left as it is: {reason}");
-    match names::width(&sentence) + 4 < usize::from(width) {
-        true => sentence,
-        false => format!("left as it is: {}", reason.word()),
+    if names::width(&sentence) + 4 < usize::from(width) {
+        sentence
+    } else {
+        format!("left as it is: {}", reason.word())
     }
 }
 

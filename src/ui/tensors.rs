@@ -457,15 +457,16 @@ fn scroll_bar(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
 
 /// Explains why there are no rows.
 fn nothing(buf: &mut Buffer, area: Rect, app: &App, theme: &Theme) {
-    let (what, then) = match app.model.checkpoint.tensors().is_empty() {
-        true => (
+    let (what, then) = if app.model.checkpoint.tensors().is_empty() {
+        (
             "This checkpoint holds no tensors.".to_owned(),
             format!("{} shows the file's metadata", app.key_of(Action::Metadata)),
-        ),
-        false => (
+        )
+    } else {
+        (
             format!("No tensor matches {}.", names::visible(&app.filter_text)),
             format!("{} clears the filter", app.key_of(Action::Back)),
-        ),
+        )
     };
     let y = area.height / 3;
     for (line, (text, style)) in

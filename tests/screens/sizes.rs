@@ -102,9 +102,10 @@ fn last_words(driver: &Driver) -> Vec<String> {
             }
             let inside = number > 0 && piece.len() > 6;
             let text = piece.trim_end();
-            let full = match inside {
-                true => piece.chars().count() - text.chars().count() <= 3,
-                false => length >= width,
+            let full = if inside {
+                piece.chars().count() - text.chars().count() <= 3
+            } else {
+                length >= width
             };
             // Names and paths may be wrapped or shortened in the middle.
             let token = text.split_whitespace().last().unwrap_or_default();

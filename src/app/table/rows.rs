@@ -356,14 +356,15 @@ impl Table {
                 let letters = tensor.dtype.name().bytes().chain([0; 6]).take(6);
                 directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
             }
-            Column::Scheme => match model.is_marked(id) {
-                false => (2, 0.0),
-                true => {
+            Column::Scheme => {
+                if model.is_marked(id) {
                     let scheme = model.scheme_of(id);
                     let known = || model.schemes().iter().chain(&SCHEMES);
                     directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
+                } else {
+                    (2, 0.0)
                 }
-            },
+            }
             Column::Values => {
                 match model.measurement(id).metrics().map(|metrics| &metrics.statistics) {
                     Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
@@ -414,11 +415,10 @@ impl Table {
         } else {
             let row = |id: TensorId| Row { item: TreeItem::Tensor(id), depth: 0, label: 0 };
             let shown = self.order.iter().copied().filter(|id| self.shown[id.index()]);
-            match self.filter.is_fuzzy() {
-                true => {
-                    self.rows.extend(best_first(&self.filter, shown, model).into_iter().map(row))
-                }
-                false => self.rows.extend(shown.map(row)),
+            if self.filter.is_fuzzy() {
+                self.rows.extend(best_first(&self.filter, shown, model).into_iter().map(row))
+            } else {
+                self.rows.extend(shown.map(row))
             }
         }
         self.list.set_len(self.rows.len() as u64);
@@ -583,9 +583,12 @@ impl Table {
     pub fn find(&self, forward: bool, mut matches: impl FnMut(TensorId) -> bool) -> Option<usize> {
         let count = self.rows.len();
         (1..=count)
-            .map(|step| match forward {
-                true => (self.cursor() + step) % count,
-                false => (self.cursor() + count - step) % count,
+            .map(|step| {
+                if forward {
+                    (self.cursor() + step) % count
+                } else {
+                    (self.cursor() + count - step) % count
+                }
             })
             .find(|&place| match self.rows[place].item {
                 TreeItem::Tensor(id) => matches(id),
@@ -627,9 +630,10 @@ impl Table {
     /// Unfolds the module under the cursor, or moves to its first row.
     pub fn unfold_or_enter(&mut self, model: &Model) {
         if let Some(Row { item: TreeItem::Module(node), .. }) = self.current() {
-            match self.is_folded(node) {
-                true => self.set_folded(node, false, model),
-                false => self.move_cursor(Motion::Down),
+            if self.is_folded(node) {
+                self.set_folded(node, false, model)
+            } else {
+                self.move_cursor(Motion::Down)
             }
         }
     }

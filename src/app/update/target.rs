@@ -88,9 +88,10 @@ impl App {
         } else {
             let changes = self.model.retarget(rules);
             let undo = self.key_of(Action::Undo);
-            self.say(match changes.is_empty() {
-                true => format!("target {target}; all marks fit"),
-                false => format!("target {target}: {}; {undo} undoes it", changes.join("; ")),
+            self.say(if changes.is_empty() {
+                format!("target {target}; all marks fit")
+            } else {
+                format!("target {target}: {}; {undo} undoes it", changes.join("; "))
             });
         }
         if self.model.scale_storage() != before {

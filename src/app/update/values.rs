@@ -65,9 +65,8 @@ impl App {
     pub(super) fn next_tensor(&mut self, forward: bool) {
         let last = self.table.rows().len();
         let place = self.table.find(forward, |_| true);
-        let wraps = |place: usize| match forward {
-            true => place <= self.table.cursor(),
-            false => place >= self.table.cursor(),
+        let wraps = |place: usize| {
+            if forward { place <= self.table.cursor() } else { place >= self.table.cursor() }
         };
         match place.filter(|&place| place < last && !wraps(place)) {
             Some(place) => self.table.move_to(place),

@@ -449,9 +449,10 @@ fn read(path: &Path, partition: Partition) -> Result<Fragment, SaveError> {
     }
     let text = fs::read(&file).context(&file)?;
     let fragment: Fragment = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-    match fragment.partition == partition.to_string() {
-        true => Ok(fragment),
-        false => Err(damaged(format!("it describes {}", fragment.partition.escape_debug()))),
+    if fragment.partition == partition.to_string() {
+        Ok(fragment)
+    } else {
+        Err(damaged(format!("it describes {}", fragment.partition.escape_debug())))
     }
 }
 

@@ -147,9 +147,10 @@ fn done(fragment: &Fragment, data: &Path) -> ShareProgress {
     let unchanged =
         fragment.tensors.iter().filter(|tensor| tensor.outcome == Outcome::Unchanged).count();
     // The results of an analysis are not parts of an output.
-    let bytes = match fragment.files.is_empty() {
-        true => bytes_below(data, false),
-        false => pieces.map(|piece| piece.bytes).sum(),
+    let bytes = if fragment.files.is_empty() {
+        bytes_below(data, false)
+    } else {
+        pieces.map(|piece| piece.bytes).sum()
     };
     ShareProgress::Done { bytes, changed: fragment.tensors.len() - unchanged, unchanged }
 }
