@@ -168,7 +168,7 @@ impl QuantizedChannels {
     ) -> Result<QuantizedChannels, NotQuantizable> {
         let mut part = QuantizedChannels { quantized: Vec::new(), lost: Vec::new() };
         let coder = PresetCoder::new(preset, dtype, shape, absmax.unwrap_or_default().into());
-        let each = |x: &[f32], _: &[f32], restored: &[f32]| {
+        let each = |x: &[f32], _: &[u8], restored: &[f32]| {
             part.quantized.extend(restored);
             part.lost.extend(x.iter().zip(restored).map(|(x, restored)| x - restored));
         };

@@ -243,7 +243,7 @@ impl<'c> ChunkEncoder<'c> {
             coder.encode(bytes, rows)?;
             if let Some(error) = error {
                 let mut sums = ErrorSums::default();
-                let each = |x: &[f32], _: &[f32], row: &[f32]| {
+                let each = |x: &[f32], _: &[u8], row: &[f32]| {
                     sums.merge(&kernels::restored_error(x, row));
                 };
                 coder.restore(bytes, each, |_, _| {})?;
@@ -290,11 +290,11 @@ impl<'c> ChunkEncoder<'c> {
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, &info.shape, absmax);
             let mut seen = SeenCodes::new(preset);
-            let each = |x: &[f32], levels: &[f32], row: &[f32]| {
+            let each = |x: &[f32], codes: &[u8], row: &[f32]| {
                 restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
                 if let Some(error) = error {
                     error.merge(&kernels::restored_error(x, row));
-                    seen.mark(levels);
+                    seen.mark(codes);
                 }
             };
             coder.restore(bytes, each, |_, _| {})?;

@@ -68,10 +68,10 @@ pub(crate) fn f8e4m3_from(x: f32) -> u8 {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Minifloat {
     /// The largest finite value.
-    max: f32,
+    pub(crate) max: f32,
     /// The exponent field of the f32 with the smallest normal magnitude.
-    min_exponent: u32,
-    mantissa_bits: u32,
+    pub(crate) min_exponent: u32,
+    pub(crate) mantissa_bits: u32,
 }
 
 impl Minifloat {

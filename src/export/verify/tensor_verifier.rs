@@ -228,9 +228,9 @@ impl<'k> TensorVerifier<'k> {
         let mut seen = SeenCodes::new(preset);
         let found = self.source.with_bytes(pair.source, range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
-            let each = |x: &[f32], levels: &[f32], row: &[f32]| {
+            let each = |x: &[f32], codes: &[u8], row: &[f32]| {
                 sums.merge(&kernels::restored_error(x, row));
-                seen.mark(levels);
+                seen.mark(codes);
                 restored.extend(row.iter().flat_map(|value| value.to_le_bytes()));
             };
             coder.restore(bytes, each, |_, _| {}).map(|()| dtype)

@@ -74,11 +74,11 @@ impl CodedQuantizer {
         let (mut channels, mut seen) = (Vec::new(), SeenCodes::new(self.preset));
         let mut scales = quantized.scales.clone();
         let mut row = chunk.start / coder.columns() as u64;
-        let each_row = |x: &[f32], levels: &[f32], restored: &[f32]| {
+        let each_row = |x: &[f32], codes: &[u8], restored: &[f32]| {
             let loss = match spec.errors {
                 ErrorDetail::Full => {
                     let sums = kernels::restored_error(x, restored);
-                    seen.mark(levels);
+                    seen.mark(codes);
                     quantized.add(&sums);
                     Loss::from(&sums)
                 }

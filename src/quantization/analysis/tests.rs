@@ -373,7 +373,7 @@ fn errors_of_presets_are_those_of_dequantized_rows() {
                 let in_one = in_one.result.as_ref().expect("finite");
                 let coder = PresetCoder::new(preset, dtype, &shape, found_absmax(&values));
                 let (mut noise, mut rows) = (0.0, Vec::new());
-                let each = |x: &[f32], _: &[f32], restored: &[f32]| {
+                let each = |x: &[f32], _: &[u8], restored: &[f32]| {
                     let squares = x
                         .iter()
                         .zip(restored)

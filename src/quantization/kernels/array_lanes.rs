@@ -5,7 +5,7 @@
 /// same.
 pub(crate) const LANES: usize = 16;
 
-pub(crate) type Lanes<T> = [T; LANES];
+pub(super) type Lanes<T> = [T; LANES];
 
 /// Number of 16-bit elements that take as much space as [`LANES`] f32.
 pub(super) const PAIR: usize = 2 * LANES;
@@ -28,7 +28,7 @@ pub(crate) fn integer_byte(x: f32) -> u8 {
 
 /// Applies `f` to every lane.
 #[inline(always)]
-pub(crate) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -> Lanes<V> {
+pub(super) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -> Lanes<V> {
     let mut out = [V::default(); LANES];
     for i in 0..LANES {
         out[i] = f(a[i]);
@@ -38,7 +38,7 @@ pub(crate) fn map<T: Copy, V: Copy + Default>(a: Lanes<T>, f: impl Fn(T) -> V) -
 
 /// Applies `f` to the lanes of two arrays.
 #[inline(always)]
-pub(crate) fn zip<T: Copy, U: Copy, V: Copy + Default>(
+pub(super) fn zip<T: Copy, U: Copy, V: Copy + Default>(
     a: Lanes<T>,
     b: Lanes<U>,
     f: impl Fn(T, U) -> V,
@@ -52,7 +52,7 @@ pub(crate) fn zip<T: Copy, U: Copy, V: Copy + Default>(
 
 /// Combines all lanes pairwise, always in the same order.
 #[inline(always)]
-pub(crate) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
+pub(super) fn fold<T: Copy>(mut a: Lanes<T>, f: impl Fn(T, T) -> T) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

@@ -331,6 +331,30 @@ impl Grid for IntegersHalfAway {
     }
 }
 
+/// Returns the nearest values of a small float type, as [`Minifloat::nearest`] does, and their
+/// codes. Negative zero has a code of its own.
+#[inline(always)]
+pub(super) fn nearest_minifloats<S: Simd>(
+    simd: S,
+    format: Minifloat,
+    quotients: S::F32,
+) -> (S::F32, S::U32) {
+    let Minifloat { max, min_exponent, mantissa_bits } = format;
+    let all = |bits: u32| simd.u32s([bits; LANES]);
+    let sign = simd.and(simd.bits(quotients), all(1 << 31));
+    let magnitude = simd.min(simd.abs(quotients), simd.splat(max));
+    let power = simd.with_bits(simd.and(simd.bits(magnitude), all(0x7F80_0000)));
+    let power = simd.max(power, simd.splat(f32::from_bits(min_exponent << 23)));
+    let magic = simd.mul(power, simd.splat(f32::from_bits((127 + 23 - mantissa_bits) << 23)));
+    let sum = simd.add(magnitude, magic);
+    let levels = simd.or(simd.bits(simd.sub(sum, magic)), sign);
+    let units = simd.and(simd.bits(sum), all((4 << mantissa_bits) - 1));
+    let exponents = simd.shift_right(simd.bits(power), 23 - mantissa_bits);
+    let exponents = simd.sub_u32(exponents, all(min_exponent << mantissa_bits));
+    let sign = simd.shift_right(sign, 31 - format.sign_bit().ilog2());
+    (simd.with_bits(levels), simd.or(simd.add_u32(exponents, units), sign))
+}
+
 /// The finite values of a small float type.
 #[derive(Clone, Copy)]
 pub(super) struct Minifloats(pub Minifloat);
@@ -340,10 +364,9 @@ impl Grid for Minifloats {
 
     #[inline(always)]
     fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
-        let t = simd.array(quotients);
-        let q = map(t, |t| self.0.nearest(t.abs()).0.copysign(t));
-        let code = map(t, |t| self.0.with_sign(self.0.nearest(t.abs()).1, t));
-        (simd.f32s(q), simd.u32s(code))
+        let (levels, codes) = nearest_minifloats(simd, self.0, quotients);
+        let is_not_zero = simd.at_least(simd.abs(levels), simd.splat(f32::MIN_POSITIVE));
+        (levels, simd.and(codes, is_not_zero))
     }
 
     fn level(self, i: u8) -> (f32, [u8; 2]) {

@@ -1,10 +1,9 @@
 //! Encodes and decodes the rows of one tensor with a preset.
 
-use crate::quantization::kernels::{self, Loop};
+use crate::quantization::kernels::{self, GroupedLevels, Loop};
 use crate::quantization::preset::{Preset, PresetGroup};
 use crate::quantization::preset_parts::scale_type;
-use crate::quantization::presets::grid::ranges;
-use crate::quantization::presets::levels::{group_levels, restore};
+use crate::quantization::presets::levels::{divides_in_f32, level_rule, restores_bf16};
 use crate::quantization::presets::pack::{code_bits, pack_row, pack_zero_points};
 use crate::quantization::presets::scale::{GroupScale, global_scale, group_scales};
 use crate::quantization::presets::working_type::{WorkingType, by_working_type};
@@ -12,6 +11,7 @@ use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::quantizer::NotQuantizable;
 use crate::quantization::statistics::LevelSet;
 use crate::tensor::{FloatType, Shape, write_f64};
+use std::marker::PhantomData;
 
 /// Encodes and restores whole rows of a tensor, which is treated as a matrix of output channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,7 +40,8 @@ struct Band<'a> {
     x: &'a [f32],
     ranges: &'a [(f32, f32)],
     scales: &'a [GroupScale],
-    levels: &'a [f32],
+    codes: &'a [u8],
+    restored: &'a [f32],
 }
 
 /// Why a band cannot be quantized.
@@ -56,7 +57,8 @@ enum BandError {
 struct Buffers {
     ranges: Vec<(f32, f32)>,
     scales: Vec<GroupScale>,
-    levels: Vec<f32>,
+    codes: Vec<u8>,
+    restored: Vec<f32>,
 }
 
 impl PresetCoder {
@@ -144,7 +146,7 @@ impl PresetCoder {
         let (mut zeros, stored) = (Vec::new(), scale_type(self.dtype));
         let has_byte_scales = self.has_byte_scales();
         self.each_band(bytes, |band| {
-            self.pack(band.levels, values);
+            self.pack(band.codes, values);
             match has_byte_scales {
                 true => scales.extend(band.scales.iter().map(|group| group.code)),
                 false => {
@@ -166,7 +168,7 @@ impl PresetCoder {
         Ok(())
     }
 
-    /// Calls `each` with every row of `bytes`: its elements in F32, its quantized levels, and their
+    /// Calls `each` with every row of `bytes`: its elements in F32, their codes, and their
     /// dequantized values. Calls `each_scale` with the largest magnitude and the scale of each
     /// group. The rows must start and end as in [`PresetCoder::encode`].
     ///
@@ -176,10 +178,9 @@ impl PresetCoder {
     pub(crate) fn restore(
         &self,
         bytes: &[u8],
-        mut each: impl FnMut(&[f32], &[f32], &[f32]),
+        mut each: impl FnMut(&[f32], &[u8], &[f32]),
         mut each_scale: impl FnMut(f64, f32),
     ) -> Result<(), NotQuantizable> {
-        let mut restored = Vec::new();
         let most = f64::from(self.preset.quantization_type().max());
         self.each_band(bytes, |band| {
             for (range, group) in band.ranges.iter().zip(band.scales) {
@@ -187,11 +188,9 @@ impl PresetCoder {
                 let clip = if is_zero { 0.0 } else { f64::from(group.scale) * most };
                 each_scale(clip, group.scale);
             }
-            restored.resize(band.levels.len(), 0.0);
-            kernels::run_loop(Restore { coder: self, band: &band, out: &mut restored });
-            let rows = band.x.chunks(self.columns).zip(band.levels.chunks(self.columns));
-            for ((x, levels), restored) in rows.zip(restored.chunks(self.columns)) {
-                each(x, levels, restored);
+            let rows = band.x.chunks(self.columns).zip(band.codes.chunks(self.columns));
+            for ((x, codes), restored) in rows.zip(band.restored.chunks(self.columns)) {
+                each(x, codes, restored);
             }
         })
     }
@@ -203,21 +202,16 @@ impl PresetCoder {
         bytes: &[u8],
         mut each: impl FnMut(&[f32], &[GroupScale], &[f32]),
     ) -> Result<(), NotQuantizable> {
-        let mut restored = Vec::new();
-        self.each_band(bytes, |band| {
-            restored.resize(band.levels.len(), 0.0);
-            kernels::run_loop(Restore { coder: self, band: &band, out: &mut restored });
-            each(band.x, band.scales, &restored);
-        })
+        self.each_band(bytes, |band| each(band.x, band.scales, band.restored))
     }
 
-    /// Appends the codes of whole rows of levels to `values`.
-    pub(super) fn pack(&self, levels: &[f32], values: &mut Vec<u8>) {
+    /// Appends the stored form of the codes of whole rows to `values`.
+    pub(super) fn pack(&self, codes: &[u8], values: &mut Vec<u8>) {
         let start = values.len();
-        let rows = levels.len() / self.columns;
+        let rows = codes.len() / self.columns;
         values.resize(start + rows * self.row_bytes(), 0);
         let out = values.get_mut(start..).unwrap_or_default();
-        kernels::run_loop(Pack { coder: self, levels, out });
+        kernels::run_loop(Pack { coder: self, codes, out });
     }
 
     pub(super) fn preset(&self) -> Preset {
@@ -239,11 +233,10 @@ impl PresetCoder {
         let row_bytes = self.columns.saturating_mul(self.dtype.size());
         for band in bytes.chunks(row_bytes.saturating_mul(self.height).max(1)) {
             widen(self.dtype, band, &mut x);
-            buffers.levels.resize(x.len(), 0.0);
-            let found = kernels::run_loop(Levels { coder: self, x: &x, buffers: &mut buffers });
+            let found = by_working_type!(self.dtype, W => self.quantize::<W>(&x, &mut buffers));
             found.map_err(|error| self.not_quantizable(error, bytes))?;
-            let Buffers { ranges, scales, levels } = &buffers;
-            each(Band { x: &x, ranges, scales, levels });
+            let Buffers { ranges, scales, codes, restored } = &buffers;
+            each(Band { x: &x, ranges, scales, codes, restored });
         }
         Ok(())
     }
@@ -259,21 +252,38 @@ impl PresetCoder {
         NotQuantizable::ScaleOverflow { absmax }
     }
 
-    /// Computes the scales and the levels of a band.
-    #[inline(always)]
+    /// Computes the scales, the codes and the dequantized values of a band.
     fn quantize<W: WorkingType>(&self, x: &[f32], buffers: &mut Buffers) -> Result<(), BandError> {
-        let Buffers { ranges: found, scales, levels } = buffers;
+        let Buffers { ranges, scales, codes, restored } = buffers;
+        ranges.clear();
+        ranges.resize(self.groups_across(), (0.0, 0.0));
         let has_signs = matches!(self.preset, Preset::W4A16Asym(_));
-        if !ranges(x, self.columns, self.group, has_signs, found) {
+        let is_finite = |x: &[f32]| kernels::group_ranges(x, self.group, has_signs, ranges);
+        // All rows are visited, because each extends the ranges.
+        if x.chunks(self.columns).map(is_finite).filter(|is_finite| !is_finite).count() > 0 {
             return Err(BandError::NotFinite);
         }
-        group_scales::<W>(self.preset, found, self.global, scales)
-            .map_err(BandError::ScaleOverflow)?;
-        for (x, levels) in x.chunks(self.columns).zip(levels.chunks_mut(self.columns)) {
-            let groups = x.chunks(self.group).zip(levels.chunks_mut(self.group));
-            for ((x, levels), &scale) in groups.zip(scales.iter()) {
-                group_levels::<W>(self.preset, x, scale, levels);
-            }
+        let (preset, global) = (self.preset, self.global);
+        kernels::run_loop(GroupScales::<W> {
+            preset,
+            ranges,
+            global,
+            groups: scales,
+            of: PhantomData,
+        })
+        .map_err(BandError::ScaleOverflow)?;
+        codes.resize(x.len(), 0);
+        restored.resize(x.len(), 0.0);
+        let how = GroupedLevels {
+            rule: level_rule(preset),
+            quotient_type: if divides_in_f32(preset) { FloatType::F32 } else { self.dtype },
+            restores_bf16: restores_bf16::<W>(preset),
+            group: self.group,
+        };
+        let rows = codes.chunks_mut(self.columns).zip(restored.chunks_mut(self.columns));
+        for (x, (codes, restored)) in x.chunks(self.columns).zip(rows) {
+            let groups = scales.iter().map(|group| (group.scale, group.zero));
+            kernels::quantize_groups(how, x, groups, codes, restored);
         }
         Ok(())
     }
@@ -285,27 +295,28 @@ fn widen(dtype: FloatType, bytes: &[u8], x: &mut Vec<f32>) {
     kernels::widen(dtype, bytes, x);
 }
 
-/// The loop that quantizes a band.
-struct Levels<'a> {
-    coder: &'a PresetCoder,
-    x: &'a [f32],
-    buffers: &'a mut Buffers,
+/// The loop over the groups of a band.
+struct GroupScales<'a, W> {
+    preset: Preset,
+    ranges: &'a [(f32, f32)],
+    global: f32,
+    groups: &'a mut Vec<GroupScale>,
+    of: PhantomData<W>,
 }
 
-impl Loop for Levels<'_> {
-    type Output = Result<(), BandError>;
+impl<W: WorkingType> Loop for GroupScales<'_, W> {
+    type Output = Result<(), f32>;
 
     #[inline(always)]
     fn run(self) -> Self::Output {
-        let Levels { coder, x, buffers } = self;
-        by_working_type!(coder.dtype, W => coder.quantize::<W>(x, buffers))
+        group_scales::<W>(self.preset, self.ranges, self.global, self.groups)
     }
 }
 
-/// The loop that packs the levels of a band.
+/// The loop that packs the codes of a band.
 struct Pack<'a> {
     coder: &'a PresetCoder,
-    levels: &'a [f32],
+    codes: &'a [u8],
     out: &'a mut [u8],
 }
 
@@ -314,31 +325,8 @@ impl Loop for Pack<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let Pack { coder, levels, out } = self;
-        let rows = levels.chunks(coder.columns).zip(out.chunks_mut(coder.row_bytes().max(1)));
-        rows.for_each(|(levels, out)| pack_row(coder.preset, levels, out));
-    }
-}
-
-/// The loop that dequantizes a band.
-struct Restore<'a> {
-    coder: &'a PresetCoder,
-    band: &'a Band<'a>,
-    out: &'a mut [f32],
-}
-
-impl Loop for Restore<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Restore { coder, band, out } = self;
-        let rows = band.levels.chunks(coder.columns).zip(out.chunks_mut(coder.columns));
-        for (levels, out) in rows {
-            let groups = levels.chunks(coder.group).zip(out.chunks_mut(coder.group));
-            for ((levels, out), &scale) in groups.zip(band.scales) {
-                by_working_type!(coder.dtype, W => restore::<W>(coder.preset, levels, scale, out));
-            }
-        }
+        let Pack { coder, codes, out } = self;
+        let rows = codes.chunks(coder.columns).zip(out.chunks_mut(coder.row_bytes().max(1)));
+        rows.for_each(|(codes, out)| pack_row(coder.preset, codes, out));
     }
 }

@@ -1,10 +1,10 @@
 //! A preset of integers whose rounding is compensated for a layer's recorded inputs.
 
 use crate::quantization::compensation::{Compensation, Product, add_product};
-use crate::quantization::kernels::{self, Loop};
+use crate::quantization::kernels::{self, Loop, integer_byte};
 use crate::quantization::preset::Preset;
 use crate::quantization::presets::coder::{EncodedRows, PresetCoder};
-use crate::quantization::presets::levels::{group_levels, restore};
+use crate::quantization::presets::levels::{level, restored};
 use crate::quantization::presets::scale::GroupScale;
 use crate::quantization::presets::working_type::{WorkingType, by_working_type};
 use crate::quantization::quantizer::NotQuantizable;
@@ -73,7 +73,8 @@ impl PresetCoder {
             compensated: error(original, Some(rounding)),
         };
         out.values.clear();
-        self.pack(&levels, &mut out.values);
+        let codes: Vec<u8> = levels.iter().map(|&level| integer_byte(level)).collect();
+        self.pack(&codes, &mut out.values);
         let mut sums = ErrorSums::default();
         let (mut rows, mut restored) = (levels.chunks(self.columns()), Vec::new());
         self.each_row(bytes, |x, row_scales, _| {
@@ -102,7 +103,11 @@ impl Loop for RestoreRow<'_> {
         let RestoreRow { coder, levels, row_scales, out } = self;
         let groups = levels.chunks(coder.group()).zip(out.chunks_mut(coder.group()));
         for ((levels, out), &scale) in groups.zip(row_scales) {
-            by_working_type!(coder.dtype(), W => restore::<W>(coder.preset(), levels, scale, out));
+            for (out, &level) in out.iter_mut().zip(levels) {
+                *out = by_working_type!(coder.dtype(), W => {
+                    restored::<W>(coder.preset(), level, scale)
+                });
+            }
         }
     }
 }
@@ -122,13 +127,11 @@ impl Rounding<'_> {
         let coder = self.coder;
         let group = row * coder.groups_across() + column / coder.group();
         let scale = self.scales.get(group).copied().unwrap_or_default();
-        let (mut level, mut restored) = ([0.0], [0.0]);
-        group_levels::<W>(coder.preset(), &[x], scale, &mut level);
-        restore::<W>(coder.preset(), &level, scale, &mut restored);
+        let level = level::<W>(coder.preset(), x, scale);
         if let Some(out) = self.levels.get_mut(row * coder.columns() + column) {
-            *out = level[0];
+            *out = level;
         }
-        restored[0]
+        restored::<W>(coder.preset(), level, scale)
     }
 }
 

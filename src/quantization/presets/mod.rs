@@ -7,7 +7,6 @@
 
 mod coder;
 mod compensated;
-mod grid;
 mod levels;
 mod pack;
 mod scale;

@@ -1,46 +1,31 @@
 //! Packs levels into their stored bytes.
 
-use crate::quantization::kernels::integer_byte;
 use crate::quantization::preset::Preset;
-use crate::tensor::minifloat::Minifloat;
 
 /// Number of bits of a code.
 pub(super) fn code_bits(preset: Preset) -> u64 {
     preset.quantization_type().bits()
 }
 
-/// Returns the stored code of a level. Packed integers are offset by half their range.
+/// Fills `out` with the codes of a row: one byte each, or two per byte with the even column in the
+/// low nibble, which equals packing into little-endian 32-bit words. Packed integers are offset by
+/// half their range.
 #[inline(always)]
-pub(super) fn code(preset: Preset, level: f32) -> u8 {
-    match preset {
-        Preset::W8A8 => integer_byte(level),
-        Preset::W8A16(_) => integer_byte(level).wrapping_add(128),
-        Preset::W4A16(_) | Preset::W4A16Asym(_) => integer_byte(level).wrapping_add(8),
-        Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => {
-            minifloat(Minifloat::E4M3, level)
-        }
-        Preset::Nvfp4A16 | Preset::Mxfp4A16 => minifloat(Minifloat::E2M1, level),
-    }
-}
-
-#[inline(always)]
-fn minifloat(format: Minifloat, level: f32) -> u8 {
-    format.signed(format.nearest(level.abs()).1, level) as u8
-}
-
-/// Fills `out` with the codes of a row's levels: one byte each, or two per byte with the even
-/// column in the low nibble, which equals packing into little-endian 32-bit words.
-#[inline(always)]
-pub(super) fn pack_row(preset: Preset, levels: &[f32], out: &mut [u8]) {
+pub(super) fn pack_row(preset: Preset, codes: &[u8], out: &mut [u8]) {
+    let offset = match preset {
+        Preset::W8A16(_) => 128,
+        Preset::W4A16(_) | Preset::W4A16Asym(_) => 8,
+        _ => 0,
+    };
     match code_bits(preset) {
         8 => {
-            let pairs = out.iter_mut().zip(levels);
-            pairs.for_each(|(byte, &level)| *byte = code(preset, level));
+            let pairs = out.iter_mut().zip(codes);
+            pairs.for_each(|(byte, code)| *byte = code.wrapping_add(offset));
         }
         _ => {
-            let pairs = out.iter_mut().zip(levels.as_chunks::<2>().0);
-            pairs.for_each(|(byte, &[even, odd])| {
-                *byte = code(preset, even) | code(preset, odd) << 4;
+            let pairs = out.iter_mut().zip(codes.as_chunks::<2>().0);
+            pairs.for_each(|(byte, [even, odd])| {
+                *byte = even.wrapping_add(offset) & 15 | odd.wrapping_add(offset) << 4;
             });
         }
     }

@@ -1,12 +1,11 @@
-//! The codes that occur among the levels of rows.
+//! The codes that occur in rows.
 
-use crate::quantization::kernels::{LANES, Loop, run_loop};
 use crate::quantization::preset::Preset;
-use crate::quantization::presets::pack::{code, code_bits};
+use crate::quantization::presets::pack::code_bits;
 use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::statistics::LevelSet;
 
-/// The stored codes of the levels marked so far. Both zeros count as one.
+/// The codes seen so far.
 #[derive(Clone, Debug)]
 pub(crate) struct SeenCodes {
     preset: Preset,
@@ -21,48 +20,32 @@ impl SeenCodes {
         SeenCodes { preset, seen: [false; 256], is_complete: false }
     }
 
-    /// Marks the codes of levels.
-    pub(crate) fn mark(&mut self, levels: &[f32]) {
+    /// Marks the codes of a row.
+    pub(crate) fn mark(&mut self, codes: &[u8]) {
         if self.is_complete {
             return;
         }
-        run_loop(Mark { preset: self.preset, levels, seen: &mut self.seen });
-        if code_bits(self.preset) == 4 {
-            // Negative zero is marked as zero.
-            let is_float = self.preset.quantization_type() == QuantizationType::F4E2M1;
-            let mut codes = self.seen.iter().take(16).zip(0u8..);
-            self.is_complete = codes.all(|(&seen, code)| seen || (is_float && code == 8));
-        }
+        codes.iter().for_each(|&code| self.seen[usize::from(code)] = true);
+        let is_integer = self.preset.quantization_type() == QuantizationType::QInt4;
+        let possible = if is_integer { 16 } else { 15 };
+        self.is_complete = code_bits(self.preset) == 4 && self.levels().count() == possible;
     }
 
-    /// The marked codes.
+    /// The codes in their stored form. Both zeros count as one.
     pub(crate) fn levels(&self) -> LevelSet {
-        (0..=u8::MAX).filter(|&code| self.seen[usize::from(code)]).collect()
-    }
-}
-
-/// The loop that marks the codes of levels.
-struct Mark<'a> {
-    preset: Preset,
-    levels: &'a [f32],
-    seen: &'a mut [bool; 256],
-}
-
-impl Loop for Mark<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Mark { preset, levels, seen } = self;
-        let (whole, rest) = levels.as_chunks::<LANES>();
-        for levels in whole {
-            let mut codes = [0u8; LANES];
-            for i in 0..LANES {
-                codes[i] = code(preset, levels[i] + 0.0);
-            }
-            codes.iter().for_each(|&code| seen[usize::from(code)] = true);
-        }
-        rest.iter().for_each(|level| seen[usize::from(code(preset, level + 0.0))] = true);
+        let (offset, negative_zero) = match self.preset {
+            Preset::W8A8 => (0, None),
+            Preset::W8A16(_) => (128, None),
+            Preset::W4A16(_) | Preset::W4A16Asym(_) => (8, None),
+            Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => (0, Some(0x80)),
+            Preset::Nvfp4A16 | Preset::Mxfp4A16 => (0, Some(8)),
+        };
+        let codes = (0..=u8::MAX).filter(|&code| self.seen[usize::from(code)]);
+        let stored = |code: u8| match negative_zero == Some(code) {
+            true => 0,
+            false => code.wrapping_add(offset),
+        };
+        codes.map(stored).collect()
     }
 }
 
@@ -71,23 +54,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_zeros_are_one_code_and_all_codes_are_found() {
-        for preset in [Preset::W4A16(128), Preset::Nvfp4A16, Preset::W8A8, Preset::Fp8Dynamic] {
+    fn both_zeros_are_one_code() {
+        for (preset, codes, count) in [
+            (Preset::Nvfp4A16, [0, 8, 1], 2),
+            (Preset::Fp8Dynamic, [0, 0x80, 8], 2),
+            (Preset::W8A8, [0, 0x80, 8], 3),
+        ] {
             let mut seen = SeenCodes::new(preset);
-            seen.mark(&[0.0, -0.0, 1.0]);
-            assert_eq!(seen.levels().count(), 2, "{preset}");
+            seen.mark(&codes);
+            assert_eq!(seen.levels().count(), count, "{preset}");
         }
+    }
+
+    #[test]
+    fn all_codes_of_four_bits_are_found() {
         let mut seen = SeenCodes::new(Preset::W4A16(128));
-        let levels: Vec<f32> = (-8..8).map(|level| level as f32).collect();
-        seen.mark(&levels);
+        let codes: Vec<u8> = (-8i8..8).map(|level| level as u8).collect();
+        seen.mark(&codes);
         assert!(seen.is_complete);
-        seen.mark(&levels);
-        assert_eq!(seen.levels().count(), 16);
-        let mut seen = SeenCodes::new(Preset::Mxfp4A16);
-        seen.mark(&[0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]);
-        assert!(!seen.is_complete);
-        seen.mark(&[-0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0]);
-        assert!(seen.is_complete);
-        assert_eq!(seen.levels().count(), 15);
+        assert_eq!(seen.levels(), (0..16).collect());
     }
 }

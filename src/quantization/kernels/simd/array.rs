@@ -31,107 +31,107 @@ impl Simd for Baseline {
     type U16 = patterns::U16;
 
     methods! {
-            fn load_f32(raw: &Lanes<[u8; 4]>) -> Lanes<f32> { map(*raw, f32::from_le_bytes) }
-            fn load_bf16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
-                map(*raw, |w| f32::from_bits(u32::from(u16::from_le_bytes(w)) << 16))
-            }
-            fn load_f16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
-                widen_f16(map(*raw, u16::from_le_bytes))
-            }
-            fn f32s(array: Lanes<f32>) -> Lanes<f32> { array }
-            fn u32s(array: Lanes<u32>) -> Lanes<u32> { array }
-            fn splat(x: f32) -> Lanes<f32> { [x; LANES] }
-            fn array(a: Lanes<f32>) -> Lanes<f32> { a }
-            fn array_u32(a: Lanes<u32>) -> Lanes<u32> { a }
-            fn array_f64(a: Lanes<f64>) -> Lanes<f64> { a }
-            fn low8(a: Lanes<u32>) -> Lanes<u8> { map(a, |a| a as u8) }
-            fn differ8(a: Lanes<u32>, other: &Lanes<u8>) -> Lanes<u32> {
-                zip(a, *other, |a, other| (a ^ u32::from(other)) & 0xFF)
-            }
-            fn differ8_alternating(a: Lanes<u32>, b: Lanes<u32>, other: &[u8; PAIR]) -> Lanes<u32> {
-                std::array::from_fn(|i| {
-                    let (a, b) = (a[i] ^ u32::from(other[2 * i]), b[i] ^ u32::from(other[2 * i + 1]));
-                    (a | b) & 0xFF
-                })
-            }
-            fn add(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a + b) }
-            fn sub(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a - b) }
-            fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }
-            fn div(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a / b) }
-            fn mul_add(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
-                std::array::from_fn(|i| if Baseline::FMA {
-    a[i].mul_add(b[i], c[i])
-    } else {
-    mul_add(a[i], b[i], c[i])
-    })
-            }
-            fn min(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
-                zip(a, b, |a, b| if a < b { a } else { b })
-            }
-            fn max(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
-                zip(a, b, |a, b| if a > b { a } else { b })
-            }
-            fn abs(a: Lanes<f32>) -> Lanes<f32> { map(a, f32::abs) }
-            fn max_abs(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
-                zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
-            }
-            fn round_even(a: Lanes<f32>) -> Lanes<f32> { map(a, |a| (a + ROUNDING_MAGIC) - ROUNDING_MAGIC) }
-            fn bits(a: Lanes<f32>) -> Lanes<u32> { map(a, f32::to_bits) }
-            fn with_bits(a: Lanes<u32>) -> Lanes<f32> { map(a, f32::from_bits) }
-            fn add_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_add) }
-            fn sub_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_sub) }
-            fn at_least(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<u32> {
-                zip(a, b, |a, b| u32::from(a >= b).wrapping_neg())
-            }
-            fn or(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, |a, b| a | b) }
-            fn count_zeros(counts: Lanes<u32>, a: Lanes<f32>) -> Lanes<u32> {
-                zip(counts, a, |n, a| n.wrapping_add(u32::from(a == 0.0)))
-            }
-            fn zero_f64() -> Lanes<f64> { [0.0; LANES] }
-            fn widen(a: Lanes<f32>) -> Lanes<f64> { map(a, f64::from) }
-            fn add_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a + b) }
-            fn add_square(sum: Lanes<f64>, a: Lanes<f64>) -> Lanes<f64> {
-                zip(sum, a, |sum, a| sum + a * a)
-            }
-            fn sub_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a - b) }
-            fn mul_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a * b) }
-            fn max_abs_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> {
-                zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
-            }
-            fn f64s(array: Lanes<u32>) -> Lanes<f64> { map(array, f64::from) }
-            fn where_zero(a: Lanes<f64>, of: Lanes<f64>) -> Lanes<f64> {
-                zip(a, of, |a, of| if of == 0.0 { a } else { 0.0 })
-            }
-            fn largest(a: Lanes<f32>) -> f32 { fold(a, |a, b| if b > a { b } else { a }) }
-            fn largest_of_each(of: Lanes<Lanes<f32>>) -> Lanes<f32> {
-                std::array::from_fn(|i| Baseline.largest(of[i]))
-            }
-            fn swap_ones(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 1]) }
-            fn swap_twos(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 2]) }
-            fn all_within(a: Lanes<f32>, low: f32, high: f32) -> bool {
-                fold(map(a, |a| low <= a && a <= high), |a, b| a & b)
-            }
-            fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> patterns::U16 { patterns::load(raw) }
-            fn splat_u16(a: u16) -> patterns::U16 { patterns::splat(a) }
-            fn array_u16(a: patterns::U16) -> [u16; PAIR] { patterns::array(a) }
-            fn and_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::and(a, b) }
-            fn min_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::min(a, b) }
-            fn max_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::max(a, b) }
-            fn max_i16(a: patterns::U16, b: patterns::U16) -> patterns::U16 {
-                patterns::max_signed(a, b)
-            }
-            fn count_at_most(a: patterns::U16, b: patterns::U16) -> u32 {
-                patterns::count_at_most(a, b)
-            }
-            fn widen_bf16(a: patterns::U16) -> [Lanes<f32>; 2] { patterns::widen_bf16(a) }
-            fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
-            fn unseen(seen: &LevelTracker, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
-                seen.beyond(q)
-            }
-            fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
-            fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
-            fn low16(a: Lanes<u32>) -> Lanes<u16> { map(a, |a| a as u16) }
+        fn load_f32(raw: &Lanes<[u8; 4]>) -> Lanes<f32> { map(*raw, f32::from_le_bytes) }
+        fn load_bf16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
+            map(*raw, |w| f32::from_bits(u32::from(u16::from_le_bytes(w)) << 16))
         }
+        fn load_f16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
+            widen_f16(map(*raw, u16::from_le_bytes))
+        }
+        fn f32s(array: Lanes<f32>) -> Lanes<f32> { array }
+        fn u32s(array: Lanes<u32>) -> Lanes<u32> { array }
+        fn splat(x: f32) -> Lanes<f32> { [x; LANES] }
+        fn array(a: Lanes<f32>) -> Lanes<f32> { a }
+        fn array_u32(a: Lanes<u32>) -> Lanes<u32> { a }
+        fn array_f64(a: Lanes<f64>) -> Lanes<f64> { a }
+        fn low8(a: Lanes<u32>) -> Lanes<u8> { map(a, |a| a as u8) }
+        fn differ8(a: Lanes<u32>, other: &Lanes<u8>) -> Lanes<u32> {
+            zip(a, *other, |a, other| (a ^ u32::from(other)) & 0xFF)
+        }
+        fn differ8_alternating(a: Lanes<u32>, b: Lanes<u32>, other: &[u8; PAIR]) -> Lanes<u32> {
+            std::array::from_fn(|i| {
+                let (a, b) = (a[i] ^ u32::from(other[2 * i]), b[i] ^ u32::from(other[2 * i + 1]));
+                (a | b) & 0xFF
+            })
+        }
+        fn add(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a + b) }
+        fn sub(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a - b) }
+        fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }
+        fn div(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a / b) }
+        fn mul_add(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
+            std::array::from_fn(|i| {
+                if Baseline::FMA { a[i].mul_add(b[i], c[i]) } else { mul_add(a[i], b[i], c[i]) }
+            })
+        }
+        fn min(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
+            zip(a, b, |a, b| if a < b { a } else { b })
+        }
+        fn max(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
+            zip(a, b, |a, b| if a > b { a } else { b })
+        }
+        fn abs(a: Lanes<f32>) -> Lanes<f32> { map(a, f32::abs) }
+        fn max_abs(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
+            zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
+        }
+        fn round_even(a: Lanes<f32>) -> Lanes<f32> { map(a, |a| (a + ROUNDING_MAGIC) - ROUNDING_MAGIC) }
+        fn bits(a: Lanes<f32>) -> Lanes<u32> { map(a, f32::to_bits) }
+        fn with_bits(a: Lanes<u32>) -> Lanes<f32> { map(a, f32::from_bits) }
+        fn add_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_add) }
+        fn sub_u32(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, u32::wrapping_sub) }
+        fn at_least(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<u32> {
+            zip(a, b, |a, b| u32::from(a >= b).wrapping_neg())
+        }
+        fn or(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, |a, b| a | b) }
+        fn and(a: Lanes<u32>, b: Lanes<u32>) -> Lanes<u32> { zip(a, b, |a, b| a & b) }
+        fn shift_right(a: Lanes<u32>, by: u32) -> Lanes<u32> { map(a, |a| a >> (by & 31)) }
+        fn count_zeros(counts: Lanes<u32>, a: Lanes<f32>) -> Lanes<u32> {
+            zip(counts, a, |n, a| n.wrapping_add(u32::from(a == 0.0)))
+        }
+        fn zero_f64() -> Lanes<f64> { [0.0; LANES] }
+        fn widen(a: Lanes<f32>) -> Lanes<f64> { map(a, f64::from) }
+        fn add_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a + b) }
+        fn add_square(sum: Lanes<f64>, a: Lanes<f64>) -> Lanes<f64> {
+            zip(sum, a, |sum, a| sum + a * a)
+        }
+        fn sub_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a - b) }
+        fn mul_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> { zip(a, b, |a, b| a * b) }
+        fn max_abs_f64(a: Lanes<f64>, b: Lanes<f64>) -> Lanes<f64> {
+            zip(a, b, |a, b| if a.abs() > b { a.abs() } else { b })
+        }
+        fn f64s(array: Lanes<u32>) -> Lanes<f64> { map(array, f64::from) }
+        fn where_zero(a: Lanes<f64>, of: Lanes<f64>) -> Lanes<f64> {
+            zip(a, of, |a, of| if of == 0.0 { a } else { 0.0 })
+        }
+        fn largest(a: Lanes<f32>) -> f32 { fold(a, |a, b| if b > a { b } else { a }) }
+        fn largest_of_each(of: Lanes<Lanes<f32>>) -> Lanes<f32> {
+            std::array::from_fn(|i| Baseline.largest(of[i]))
+        }
+        fn swap_ones(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 1]) }
+        fn swap_twos(a: Lanes<f32>) -> Lanes<f32> { std::array::from_fn(|i| a[i ^ 2]) }
+        fn all_within(a: Lanes<f32>, low: f32, high: f32) -> bool {
+            fold(map(a, |a| low <= a && a <= high), |a, b| a & b)
+        }
+        fn load_u16(raw: &[Lanes<[u8; 2]>; 2]) -> patterns::U16 { patterns::load(raw) }
+        fn splat_u16(a: u16) -> patterns::U16 { patterns::splat(a) }
+        fn array_u16(a: patterns::U16) -> [u16; PAIR] { patterns::array(a) }
+        fn and_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::and(a, b) }
+        fn min_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::min(a, b) }
+        fn max_u16(a: patterns::U16, b: patterns::U16) -> patterns::U16 { patterns::max(a, b) }
+        fn max_i16(a: patterns::U16, b: patterns::U16) -> patterns::U16 {
+            patterns::max_signed(a, b)
+        }
+        fn count_at_most(a: patterns::U16, b: patterns::U16) -> u32 {
+            patterns::count_at_most(a, b)
+        }
+        fn widen_bf16(a: patterns::U16) -> [Lanes<f32>; 2] { patterns::widen_bf16(a) }
+        fn any_bit0(a: Lanes<u32>) -> bool { fold(a, |a, b| a | b) & 1 != 0 }
+        fn unseen(seen: &LevelTracker, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
+            seen.beyond(q)
+        }
+        fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
+        fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
+        fn low16(a: Lanes<u32>) -> Lanes<u16> { map(a, |a| a as u16) }
+    }
 }
 
 /// Bit patterns as arrays.

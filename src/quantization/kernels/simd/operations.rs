@@ -61,6 +61,9 @@ pub(in crate::quantization::kernels) trait Simd: Copy {
     fn bits(self, a: Self::F32) -> Self::U32;
     fn with_bits(self, a: Self::U32) -> Self::F32;
     fn or(self, a: Self::U32, b: Self::U32) -> Self::U32;
+    fn and(self, a: Self::U32, b: Self::U32) -> Self::U32;
+    /// Shifts every lane by `by` bits, at most 31.
+    fn shift_right(self, a: Self::U32, by: u32) -> Self::U32;
     /// Wrapping addition.
     fn add_u32(self, a: Self::U32, b: Self::U32) -> Self::U32;
     /// Wrapping subtraction.

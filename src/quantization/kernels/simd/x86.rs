@@ -167,6 +167,13 @@ impl Simd for Avx2 {
             ]
         }
         fn or(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_or_si256(a, b)) }
+        fn and(a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] { both!(_mm256_and_si256(a, b)) }
+        fn shift_right(a: [__m256i; 2], by: u32) -> [__m256i; 2] {
+            {
+                let by = [_mm_cvtsi32_si128(by as i32); 2];
+                both!(_mm256_srl_epi32(a, by))
+            }
+        }
         fn count_zeros(counts: [__m256i; 2], a: [__m256; 2]) -> [__m256i; 2] {
             {
                 let zero = _mm256_setzero_ps();
@@ -424,6 +431,10 @@ impl Simd for Avx512 {
             _mm512_movm_epi32(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b))
         }
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn shift_right(a: __m512i, by: u32) -> __m512i {
+            _mm512_srl_epi32(a, _mm_cvtsi32_si128(by as i32))
+        }
         fn count_zeros(counts: __m512i, a: __m512) -> __m512i {
             {
                 let is_zero = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, _mm512_setzero_ps());
