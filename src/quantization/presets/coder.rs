@@ -71,9 +71,10 @@ impl PresetCoder {
             PresetGroup::Columns(group) => (group as usize, 1),
             PresetGroup::Block(side) => (side as usize, side as usize),
         };
-        let global = match preset.has_global_scale() {
-            true => by_working_type!(dtype, W => global_scale::<W>(absmax as f32)),
-            false => 1.0,
+        let global = if preset.has_global_scale() {
+            by_working_type!(dtype, W => global_scale::<W>(absmax as f32))
+        } else {
+            1.0
         };
         PresetCoder { preset, dtype, columns, group: group.max(1), height, global }
     }
@@ -147,12 +148,11 @@ impl PresetCoder {
         let has_byte_scales = self.has_byte_scales();
         self.each_band(bytes, |band| {
             self.pack(band.codes, values);
-            match has_byte_scales {
-                true => scales.extend(band.scales.iter().map(|group| group.code)),
-                false => {
-                    let all = band.scales.iter();
-                    all.for_each(|group| write_f64(stored, group.scale.into(), scales));
-                }
+            if has_byte_scales {
+                scales.extend(band.scales.iter().map(|group| group.code));
+            } else {
+                let all = band.scales.iter();
+                all.for_each(|group| write_f64(stored, group.scale.into(), scales));
             }
             if let Preset::W4A16Asym(_) = self.preset {
                 zeros.extend(band.scales.iter().map(|group| group.zero));

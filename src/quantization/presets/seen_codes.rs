@@ -41,9 +41,8 @@ impl SeenCodes {
             Preset::Nvfp4A16 | Preset::Mxfp4A16 => (0, Some(8)),
         };
         let codes = (0..=u8::MAX).filter(|&code| self.seen[usize::from(code)]);
-        let stored = |code: u8| match negative_zero == Some(code) {
-            true => 0,
-            false => code.wrapping_add(offset),
+        let stored = |code: u8| {
+            if negative_zero == Some(code) { 0 } else { code.wrapping_add(offset) }
         };
         codes.map(stored).collect()
     }
