@@ -400,9 +400,10 @@ impl<'c> ChunkEncoder<'c> {
     fn quantize(&mut self, quantized: &Quantized, target: &Target) -> Result<Vec<f32>, SaveError> {
         let &Quantized { tensor, quantizer, shape, scale_type, transposed } = quantized;
         let Target { chunks, ref range, .. } = *target;
-        let known = match chunks.hold(&quantizer.scheme.groups(shape)) {
-            true => None,
-            false => Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default()),
+        let known = if chunks.hold(&quantizer.scheme.groups(shape)) {
+            None
+        } else {
+            Some(self.known.get(&tensor).map(Vec::as_slice).unwrap_or_default())
         };
         let (values, error, rounding) = (&mut self.values, &mut self.error, self.rounding);
         let qtype = quantizer.scheme.quantization_type();
@@ -429,9 +430,10 @@ impl<'c> ChunkEncoder<'c> {
             run.order.restore(1, values);
             Ok(scales)
         };
-        let result = match transposed {
-            false => self.reader.with_bytes(tensor, range.clone(), quantize)?,
-            true => self.reader.with_transposed_bytes(tensor, range.clone(), quantize)?,
+        let result = if transposed {
+            self.reader.with_transposed_bytes(tensor, range.clone(), quantize)?
+        } else {
+            self.reader.with_bytes(tensor, range.clone(), quantize)?
         };
         let scales = result.unwrap_or(Ok(Vec::new()));
         let scales = scales.map_err(|why| self.not_quantizable(tensor, why))?;

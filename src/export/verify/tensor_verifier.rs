@@ -92,9 +92,10 @@ impl<'k> TensorVerifier<'k> {
                 return Err(self.mismatch(pair, "its size differs from the source's".into()));
             }
             let written = self.out.stored(a, part.clone())?;
-            let original = match pair.transposed {
-                false => self.source.stored_into(b, part.clone(), &mut self.expected),
-                true => self.source.transposed_into(b, part.clone(), &mut self.expected),
+            let original = if pair.transposed {
+                self.source.transposed_into(b, part.clone(), &mut self.expected)
+            } else {
+                self.source.stored_into(b, part.clone(), &mut self.expected)
             };
             original?;
             if let Some(at) = first_difference(written, &self.expected) {
@@ -166,9 +167,10 @@ impl<'k> TensorVerifier<'k> {
             }
             None
         };
-        let wrong = match pair.transposed {
-            false => source.with_bytes(pair.source, range.clone(), compare)?,
-            true => source.with_transposed_bytes(pair.source, range.clone(), compare)?,
+        let wrong = if pair.transposed {
+            source.with_transposed_bytes(pair.source, range.clone(), compare)?
+        } else {
+            source.with_bytes(pair.source, range.clone(), compare)?
         };
         match wrong.flatten() {
             Some(why) => Err(self.mismatch(pair, why)),
