@@ -1,6 +1,6 @@
 //! What was written of tensors whose rounding was compensated. Their codes cannot be computed
-//! again from the source alone, so a save keeps a checksum of each chunk and compares it with
-//! what it reads back.
+//! again from the source alone, so a save keeps a checksum of each row and compares it with what
+//! it reads back. The two divide tensors into different chunks.
 
 use crate::checkpoint::Checkpoint;
 use crate::quantization::CompensatedError;
@@ -13,45 +13,63 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The key in `__metadata__` that lists the tensors of a file whose rounding was compensated.
 pub(crate) const COMPENSATED_KEY: &str = "quantscope.error_compensation";
 
-/// The checksum and the output error of each chunk of each compensated tensor.
+/// The rows of a chunk that was written.
+#[derive(Debug)]
+struct WrittenRows {
+    /// The checksum of the stored codes of each row.
+    checksums: Vec<u64>,
+    error: CompensatedError,
+}
+
+/// What was written of each compensated tensor.
 #[derive(Debug, Default)]
 pub struct CompensatedTensors {
-    chunks: Mutex<BTreeMap<(TensorId, u64), (u64, CompensatedError)>>,
+    /// By tensor and first row.
+    chunks: Mutex<BTreeMap<(TensorId, u64), WrittenRows>>,
 }
 
 impl CompensatedTensors {
-    /// Records a chunk that begins with element `first`; `values` are its stored codes.
+    /// Records the rows of a tensor from row `first` on; `values` are their stored codes, of
+    /// `row_bytes` each.
     pub(crate) fn record(
         &self,
-        tensor: TensorId,
-        first: u64,
+        (tensor, first): (TensorId, u64),
+        row_bytes: usize,
         values: &[u8],
         error: CompensatedError,
     ) {
-        self.chunks().insert((tensor, first), (checksum(values), error));
+        let checksums = values.chunks(row_bytes.max(1)).map(checksum).collect();
+        self.chunks().insert((tensor, first), WrittenRows { checksums, error });
     }
 
-    /// Whether the codes of a chunk are those that were written; `None` if no such chunk was.
-    pub(crate) fn is_as_written(
+    /// Whether the codes of rows are those that were written; `None` if a row was not.
+    pub(crate) fn are_as_written(
         &self,
-        tensor: TensorId,
-        first: u64,
+        (tensor, first): (TensorId, u64),
+        row_bytes: usize,
         values: &[u8],
     ) -> Option<bool> {
-        let (written, _) = *self.chunks().get(&(tensor, first))?;
-        Some(written == checksum(values))
+        let chunks = self.chunks();
+        for (row, values) in (first..).zip(values.chunks(row_bytes.max(1))) {
+            let (&(_, start), written) = chunks.range((tensor, 0)..=(tensor, row)).next_back()?;
+            let written = written.checksums.get(usize::try_from(row - start).ok()?)?;
+            if *written != checksum(values) {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 
     /// The output error of a tensor, if its rounding was compensated.
     pub(crate) fn error(&self, tensor: TensorId) -> Option<CompensatedError> {
         let chunks = self.chunks();
-        let mut all = chunks.range((tensor, 0)..=(tensor, u64::MAX)).map(|(_, (_, error))| error);
+        let mut all = chunks.range((tensor, 0)..=(tensor, u64::MAX)).map(|(_, rows)| &rows.error);
         let mut sum = *all.next()?;
         all.for_each(|error| sum.merge(error));
         Some(sum)
     }
 
-    fn chunks(&self) -> MutexGuard<'_, BTreeMap<(TensorId, u64), (u64, CompensatedError)>> {
+    fn chunks(&self) -> MutexGuard<'_, BTreeMap<(TensorId, u64), WrittenRows>> {
         self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -70,4 +88,30 @@ pub(crate) fn listed_names(out: &Checkpoint, list: &str) -> HashSet<String> {
     let texts = texts.filter(|(key, _)| key == list);
     let names = texts.filter_map(|(_, text)| serde_json::from_str::<Vec<String>>(text).ok());
     names.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_in_other_chunks_than_they_were_written_in() {
+        let values: Vec<u8> = (0..40).collect();
+        let (tensor, other) = (TensorId(0), TensorId(1));
+        let written = CompensatedTensors::default();
+        for (first, chunk) in (0..).step_by(3).zip(values.chunks(12)) {
+            written.record((tensor, first), 4, chunk, CompensatedError::default());
+        }
+        for rows in [1, 2, 4, 5, 10] {
+            for (first, chunk) in (0..).step_by(rows).zip(values.chunks(4 * rows)) {
+                let found = written.are_as_written((tensor, first), 4, chunk);
+                assert_eq!(found, Some(true), "{first} {rows}");
+            }
+        }
+        let mut changed = values.clone();
+        changed[30] ^= 1;
+        assert_eq!(written.are_as_written((tensor, 0), 4, &changed), Some(false));
+        assert_eq!(written.are_as_written((tensor, 8), 4, &values), None);
+        assert_eq!(written.are_as_written((other, 0), 4, &values), None);
+    }
 }

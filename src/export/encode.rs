@@ -234,7 +234,8 @@ impl<'c> ChunkEncoder<'c> {
             if let Some((compensation, written)) = compensated {
                 let (output, mut sums) = coder.encode_compensated(bytes, compensation, rows)?;
                 sums.levels = coder.levels_of(rows);
-                written.record(tensor, first, &rows.values, output);
+                let first = first / coder.columns() as u64;
+                written.record((tensor, first), coder.row_bytes(), &rows.values, output);
                 if let Some(error) = error {
                     error.merge(&sums);
                 }

@@ -7,7 +7,7 @@ use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Request, Task};
 use quantscope::job::{Progress, save};
 use quantscope::plan::{Plan, Selection, quantizable};
-use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use quantscope::quantization::{Calibration, Preset, QuantizationScheme, Quantizer, Rounding};
 use std::path::Path;
 
 fn open(path: impl AsRef<Path>) -> Checkpoint {
@@ -59,13 +59,17 @@ fn correct_as_trained(network: &Checkpoint) -> usize {
 }
 
 fn saved(network: &Checkpoint, plan: Plan) -> usize {
+    saved_as(network, plan, OutputFormat::Safetensors)
+}
+
+fn saved_as(network: &Checkpoint, plan: Plan, format: OutputFormat) -> usize {
     let directory = tempfile::tempdir().expect("temp");
-    let out = directory.path().join("int8.safetensors");
-    let task = Task::Quantize { plan, format: OutputFormat::Safetensors };
+    let out = directory.path().join("quantized.safetensors");
+    let task = Task::Quantize { plan, format };
     let request = Request { task, out: out.clone(), force: false, copy: Vec::new() };
     save::run(network, &request, None, &Progress::default(), &|_| {}).expect("saves");
-    let int8 = open(out);
-    correct(&|name| elements(&int8, name))
+    let quantized = open(out);
+    correct(&|name| elements(&quantized, name))
 }
 
 /// The number of correct digits with int4 weights, which are rounded here because int4 cannot be
@@ -114,3 +118,49 @@ fn the_int4_network_keeps_its_accuracy() {
     // With the scales of the training, whose values fit int4.
     assert_eq!(correct_as_trained(&asset("demo_qat.safetensors")), 494);
 }
+
+/// The number of layers that a preset fits, and of correct digits with them in it.
+fn correct_in(network: &Checkpoint, preset: Preset) -> (usize, usize) {
+    let mut plan = Plan::default();
+    for id in Selection::default().resolve(network).expect("something to quantize") {
+        if preset.obstacle(&network.tensor(id).shape).is_none() {
+            let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Preset(preset));
+            plan.mark(id, Quantizer { calibration, scheme });
+        }
+    }
+    let layers = plan.len();
+    (layers, saved_as(network, plan, OutputFormat::FakeQuantized))
+}
+
+/// The table of `src/guide/loaders.md`.
+#[test]
+fn presets_keep_the_accuracy_of_the_demo() {
+    let network = asset("demo.safetensors");
+    let found: Vec<(String, usize, usize)> = PRESETS
+        .map(|(preset, ..)| {
+            let (layers, correct) = correct_in(&network, preset);
+            (preset.to_string(), layers, correct)
+        })
+        .to_vec();
+    let expected: Vec<(String, usize, usize)> =
+        PRESETS.map(|(preset, layers, correct)| (preset.to_string(), layers, correct)).to_vec();
+    assert_eq!(found, expected);
+    let guide = std::fs::read_to_string("src/guide/loaders.md").expect("the manual");
+    for (name, layers, correct) in expected {
+        let row = format!("{name:<14}{layers:>6}{correct:>10}");
+        assert!(guide.lines().any(|line| line.starts_with(&row)), "no row {row:?}");
+    }
+}
+
+/// Presets with the layers of eight that they fit, and the correct digits of 500.
+const PRESETS: [(Preset, usize, usize); 9] = [
+    (Preset::W4A16(8), 5, 497),
+    (Preset::W4A16Asym(8), 5, 497),
+    (Preset::Nvfp4A16, 3, 495),
+    (Preset::Mxfp4A16, 2, 496),
+    (Preset::Fp8Block, 8, 496),
+    (Preset::Fp8Dynamic, 8, 496),
+    (Preset::W8A8, 8, 497),
+    (Preset::W8A16(8), 5, 497),
+    (Preset::Mxfp8A16, 2, 497),
+];

@@ -175,3 +175,25 @@ fn compensation_without_inputs_or_presets_is_refused() {
     let said = refused(&[&other[..], &captures].concat());
     assert!(said.contains("needs recorded inputs"), "{said}");
 }
+
+/// A save writes tensors in larger chunks than those in which it compares them.
+#[test]
+fn a_layer_of_several_chunks_is_compared_with_what_was_written() {
+    let (dir, inputs) = (tempdir().expect("temp"), inputs());
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (model, captures) = (path("model"), path("captures.safetensors"));
+    fs::create_dir(&model).expect("a directory");
+    let config = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}"#;
+    fs::write(Path::new(&model).join("config.json"), config).expect("writes");
+    let (name, rows) = (LAYERS[1], 2200);
+    let weights = (0..rows * FEATURES).map(|i| (i as f32 * 0.7).sin());
+    let weight = f32s(&format!("{name}.weight"), &[rows as u64, FEATURES as u64], weights);
+    write(&Path::new(&model).join("model.safetensors"), &[weight], &[]);
+    let shape = [SAMPLES as u64, FEATURES as u64];
+    let input = f32s(&format!("{name}.input"), &shape, inputs.iter().copied());
+    write(Path::new(&captures), &[input], &[]);
+    let out = path("out");
+    let save = ["quantize", &model, "-o", &out, "--quiet", "--scheme", "W4A16"];
+    stdout(&[&save[..], &["--error-compensation", "--activations", &captures]].concat());
+    stdout(&["verify", &out, "--against", &model]);
+}

@@ -285,8 +285,8 @@ impl<'k> TensorVerifier<'k> {
             // The source gives compensated codes only together with the layer's inputs.
             if is_compensated && matches!(stored.name.strip_prefix(&**name), Some("" | "_packed")) {
                 let written_to = self.pairing.written;
-                let same =
-                    written_to.and_then(|all| all.is_as_written(pair.source, range.start, written));
+                let (rows, row_bytes) = ((pair.source, row), coder.row_bytes());
+                let same = written_to.and_then(|all| all.are_as_written(rows, row_bytes, written));
                 if same == Some(false) {
                     let stored = stored.name.escape_debug();
                     let why = format!("the bytes of '{stored}' are not those that were written");
