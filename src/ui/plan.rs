@@ -89,6 +89,11 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
                 Span::styled("  worst ", theme.dim),
                 Span::styled(format!("{} {word}", decibels(worst)), style),
             ];
+            // Words give way to the rating where there is no room for both.
+            let used: usize = spans.iter().chain(&worst).map(Span::width).sum();
+            if let Some(marked) = spans.get_mut(1).filter(|_| used > width.into()) {
+                marked.content = format!("● {}", count(totals.marked as u64)).into();
+            }
             // The mean is left out where there is no room for both.
             let needed = spans.iter().chain(&mean).chain(&worst).map(Span::width).sum::<usize>();
             if needed <= width.into() {

@@ -224,9 +224,11 @@ fn every_list_scrolls_to_its_last_entry() {
         for (width, height) in SIZES {
             driver.resize(width, height);
             (1..entries).for_each(|_| driver.press("Up"));
-            for name in &names {
+            for (at, name) in names.iter().enumerate() {
+                if at > 0 {
+                    driver.press("Down");
+                }
                 assert_eq!(&entry(&driver), name, "{keys} at {width}×{height}");
-                driver.press("Down");
             }
         }
     }
