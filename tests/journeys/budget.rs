@@ -208,8 +208,7 @@ fn mixes_of_llama_cpp_are_beside_the_curve() {
     assert!(driver.app.model.totals().after <= bytes);
     // Other formats have none.
     driver.press("Esc");
-    choose_target(&mut driver, "no loader");
-    driver.press("b Home");
+    driver.press("T Home Enter b Home");
     driver.expect_not("the optimum");
 }
 

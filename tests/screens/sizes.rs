@@ -185,7 +185,7 @@ fn no_word_is_cut_for_other_models() {
     compared.type_text(saved.to_str().expect("text"));
     compared.press("Enter");
     compared.expect("changed");
-    for keys in ["", "j", "/ m l p", "/ s q r n < 2"] {
+    for keys in ["", "j", "/ m l p", "Ctrl-u s q r n < 2"] {
         compared.press(keys);
         expect_whole_words(&mut compared, keys);
         compared.resize(60, 15);
