@@ -148,7 +148,7 @@ fn what_torchao_does_not_hold_is_refused() {
     let out = directory.path().join("ao");
     let command = ["quantize", &source, "-o", text(&out), "--for", "torchao"];
     for (options, printed) in [
-        (["--scheme", "per-block:48"], "groups of 48 do not divide the"),
+        (["--scheme", "per-block:48"], "its 256 columns are not a multiple of 48"),
         (["--include", "model.embed_tokens.weight"], "embedding"),
     ] {
         let error = failure(&[&command[..], &options[..]].concat()).1;
