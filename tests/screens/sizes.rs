@@ -188,11 +188,12 @@ fn no_word_is_cut_for_other_models() {
     for keys in ["", "j", "/ m l p", "Ctrl-u s q r n < 2"] {
         compared.press(keys);
         expect_whole_words(&mut compared, keys);
-        compared.resize(60, 15);
-        let row = compared.cursor_row();
-        let name = row.trim_start_matches('▌').split_whitespace().next().unwrap_or_default();
-        assert!(name.chars().count() > 16, "{}", compared.screen());
     }
+    compared.press("Esc");
+    compared.resize(60, 15);
+    let row = compared.cursor_row();
+    let name = row.trim_start_matches('▌').split_whitespace().next().unwrap_or_default();
+    assert!(name.chars().count() > 16, "{}", compared.screen());
     let mut waiting = Driver::open_waiting(TINY_LLAMA);
     waiting.tick(Some(0.41));
     expect_whole_words(&mut waiting, "calibrating");
