@@ -557,6 +557,22 @@ fn fp8_blocks_of_stacked_matrices() {
     assert_decodes(&model.open(), "m.gate_up_proj", &expected);
 }
 
+#[test]
+fn fp8_of_another_type_than_the_configured_one_is_named() {
+    for (fmt, is_decoded) in [("e4m3", true), ("float8_e4m3fn", true), ("e5m2", false)] {
+        let config = format!(
+            r#"{{"quantization_config":{{"quant_method":"fp8","fmt":"{fmt}","weight_block_size":[2,4]}}}}"#
+        );
+        let parts = [
+            ("m.weight", DType::F8E4M3, &[2u64, 4][..], codes(3, 8, 6)),
+            ("m.weight_scale_inv", DType::F32, &[1, 1], f32s(&[0.5])),
+        ];
+        let checkpoint = Model::new(&config, &parts).open();
+        let id = checkpoint.find("m.weight").expect("listed");
+        assert_eq!(checkpoint.float_type(id).is_some(), is_decoded, "{fmt}");
+    }
+}
+
 /// Transposed formats are read in panels. A tensor larger than a panel is decoded the same in
 /// chunks.
 #[test]

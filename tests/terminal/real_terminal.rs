@@ -246,6 +246,24 @@ fn a_directory_with_several_models_opens_the_picker() {
 }
 
 #[test]
+fn the_picker_survives_a_model_that_does_not_open() {
+    let (several, hub) = models();
+    let page = "<!DOCTYPE html><html><head><title>Log in</title></head></html>";
+    std::fs::write(several.path().join("a-page.safetensors"), page).expect("written");
+    let path = several.path().to_str().expect("text");
+    let cache = hub.path().to_str().expect("text");
+    let mut session = Session::start(&[path], &[("HF_HUB_CACHE", cache)]);
+    session.wait_for("a-page.safetensors");
+    session.press("\r");
+    session.wait_for("HTML page");
+    session.wait_for("which model?");
+    session.press("j\r");
+    session.wait_for("calibrated");
+    session.press("q");
+    assert_eq!(session.end().exit_code(), 0);
+}
+
+#[test]
 fn the_picker_can_be_quit_and_interrupted() {
     let (several, hub) = models();
     let path = several.path().to_str().expect("text");

@@ -180,6 +180,13 @@ fn scaled(
         }
         _ => WeightScheme::default(),
     };
+    if let (Some("fp8"), Some(configured)) = (method, listing.text("fmt")) {
+        let found = short_name(values.dtype());
+        // Such as `e4m3`, `e4m3fn` and `float8_e4m3fn`.
+        if ["e4m3", "e5m2"].iter().any(|kind| configured.contains(kind) != found.contains(kind)) {
+            return Err(format!("config.json says '{configured}', found {found}"));
+        }
+    }
     if method == Some("compressed-tensors") {
         scheme.stored_as(&["float-quantized", "naive-quantized", "mxfp8-quantized"])?;
         scheme.typed("float", 8)?;
