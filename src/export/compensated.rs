@@ -111,7 +111,8 @@ mod tests {
         let mut changed = values.clone();
         changed[30] ^= 1;
         assert_eq!(written.are_as_written((tensor, 0), 4, &changed), Some(false));
-        assert_eq!(written.are_as_written((tensor, 8), 4, &values), None);
+        let beyond = [&values[36..], &[0; 4]].concat();
+        assert_eq!(written.are_as_written((tensor, 9), 4, &beyond), None);
         assert_eq!(written.are_as_written((other, 0), 4, &values), None);
     }
 }
