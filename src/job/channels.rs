@@ -114,8 +114,8 @@ fn together(
                     return without_scale(&range);
                 };
                 let error = |scale| {
-                    let how = quantization(scale, request.rounding);
-                    kernels::error(dtype, bytes, how).statistics().sqnr_db
+                    let params = quantization(scale, request.rounding);
+                    kernels::error(dtype, bytes, params).statistics().sqnr_db
                 };
                 let (own_db, shared_db) = (error(own), error(request.shared));
                 Channel { absmax: range.absmax(), shared_db, own_db }
@@ -142,12 +142,12 @@ fn channel(
         })?;
     }
     let Some(own) = own_scale(&range, scale_type) else { return Ok(without_scale(&range)) };
-    let how = |scale| quantization(scale, request.rounding);
+    let params = |scale| quantization(scale, request.rounding);
     let (mut by_own, mut by_shared) = (ErrorSums::default(), ErrorSums::default());
     for at in pieces() {
         each(reader, request, at, start + length, |dtype, bytes| {
-            by_own.merge(&kernels::error(dtype, bytes, how(own)));
-            by_shared.merge(&kernels::error(dtype, bytes, how(request.shared)));
+            by_own.merge(&kernels::error(dtype, bytes, params(own)));
+            by_shared.merge(&kernels::error(dtype, bytes, params(request.shared)));
         })?;
     }
     Ok(Channel {

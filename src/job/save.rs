@@ -358,10 +358,12 @@ impl Saving<'_> {
             written: output_plan.bytes(),
             quantized: quantized.collect(),
             dequantized: match request.task {
-                Task::Dequantize { .. } => count(|how| matches!(how, Match::Dequantized(_))),
+                Task::Dequantize { .. } => {
+                    count(|matched| matches!(matched, Match::Dequantized(_)))
+                }
                 Task::Quantize { .. } => 0,
             },
-            unchanged: count(|how| *how == Match::Identical),
+            unchanged: count(|matched| *matched == Match::Identical),
             texts: output_plan.texts.len(),
             sidecar_files: output_plan.sidecar_files.len(),
             left_out: output_plan.left_out.clone(),

@@ -35,7 +35,7 @@ pub(crate) struct GroupedLevels {
 /// each element, whose low bits are an integer in two's complement or a minifloat, and its
 /// dequantized value. `codes` and `restored` must be as long as `x`.
 pub(crate) fn quantize_groups(
-    how: GroupedLevels,
+    params: GroupedLevels,
     x: &[f32],
     groups: impl Iterator<Item = (f32, f32)>,
     codes: &mut [u8],
@@ -43,20 +43,20 @@ pub(crate) fn quantize_groups(
 ) {
     macro_rules! run_with {
         ($rule:expr) => {
-            match how.quotient_type {
+            match params.quotient_type {
                 FloatType::BF16 => {
-                    run(Row { how, rule: $rule, to: ToBf16, x, groups, codes, restored })
+                    run(Row { params, rule: $rule, to: ToBf16, x, groups, codes, restored })
                 }
                 FloatType::F16 => {
-                    run(Row { how, rule: $rule, to: ToF16, x, groups, codes, restored })
+                    run(Row { params, rule: $rule, to: ToF16, x, groups, codes, restored })
                 }
                 FloatType::F32 | FloatType::F64 => {
-                    run(Row { how, rule: $rule, to: ToF32, x, groups, codes, restored });
+                    run(Row { params, rule: $rule, to: ToF32, x, groups, codes, restored });
                 }
             }
         };
     }
-    match how.rule {
+    match params.rule {
         LevelRule::Integers { low, high } => run_with!(Integers { low, high }),
         LevelRule::Minifloat(format) => run_with!(format),
     }
@@ -150,7 +150,7 @@ impl Levels for Minifloat {
 }
 
 struct Row<'a, L, R, G> {
-    how: GroupedLevels,
+    params: GroupedLevels,
     rule: L,
     to: R,
     x: &'a [f32],
@@ -164,8 +164,8 @@ impl<L: Levels, R: RoundTo, G: Iterator<Item = (f32, f32)>> Kernel for Row<'_, L
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Row { how, rule, to, x, groups, codes, restored } = self;
-        let group = how.group.max(1);
+        let Row { params, rule, to, x, groups, codes, restored } = self;
+        let group = params.group.max(1);
         let slices = x.chunks(group).zip(codes.chunks_mut(group)).zip(restored.chunks_mut(group));
         for (((x, codes), restored), (scale, zero)) in slices.zip(groups) {
             let (scale, zero) = (simd.splat(scale), simd.splat(zero));
@@ -182,7 +182,7 @@ impl<L: Levels, R: RoundTo, G: Iterator<Item = (f32, f32)>> Kernel for Row<'_, L
                 let quotients = to.round(simd, simd.div(simd.f32s(elements), scale));
                 let (level, code) = rule.round(simd, to, quotients, zero);
                 let value = simd.mul(simd.sub(level, zero), scale);
-                let value = if how.restores_bf16 { ToBf16.round(simd, value) } else { value };
+                let value = if params.restores_bf16 { ToBf16.round(simd, value) } else { value };
                 let (code, value) = (simd.low8(code), simd.array(value));
                 if is_last {
                     codes_rest.iter_mut().zip(code).for_each(|(to, code)| *to = code);

@@ -274,7 +274,7 @@ impl PresetCoder {
         .map_err(BandError::ScaleOverflow)?;
         codes.resize(x.len(), 0);
         restored.resize(x.len(), 0.0);
-        let how = GroupedLevels {
+        let params = GroupedLevels {
             rule: level_rule(preset),
             quotient_type: if divides_in_f32(preset) { FloatType::F32 } else { self.dtype },
             restores_bf16: restores_bf16::<W>(preset),
@@ -283,7 +283,7 @@ impl PresetCoder {
         let rows = codes.chunks_mut(self.columns).zip(restored.chunks_mut(self.columns));
         for (x, (codes, restored)) in x.chunks(self.columns).zip(rows) {
             let groups = scales.iter().map(|group| (group.scale, group.zero));
-            kernels::quantize_groups(how, x, groups, codes, restored);
+            kernels::quantize_groups(params, x, groups, codes, restored);
         }
         Ok(())
     }
