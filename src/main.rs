@@ -100,7 +100,7 @@ fn open(
         Some(path) => match demo::open_model(path) {
             Ok(checkpoint) => return Ok(Some((path.to_owned(), checkpoint))),
             // In a script this is an error, not a question.
-            Err(error) if !error.is_a_choice() || !std::io::stdout().is_terminal() => {
+            Err(error) if !error.needs_a_choice() || !std::io::stdout().is_terminal() => {
                 return Err(error.into());
             }
             Err(_) => path,

@@ -164,11 +164,11 @@ mod tests {
     fn an_index_is_parsed_as_one_number_or_one_per_axis() {
         let shape = Shape::new([4, 3, 5]).expect("fits");
         for index in 0..60 {
-            let text: Vec<String> = shape.place(index).iter().map(u64::to_string).collect();
+            let text: Vec<String> = shape.coordinates(index).iter().map(u64::to_string).collect();
             assert_eq!(index_of(&format!("[{}]", text.join(", ")), &shape), Ok(index));
             assert_eq!(index_of(&index.to_string(), &shape), Ok(index));
         }
-        assert_eq!(Shape::new([]).expect("a scalar").place(0), Vec::<u64>::new());
+        assert_eq!(Shape::new([]).expect("a scalar").coordinates(0), Vec::<u64>::new());
         for text in ["", "60", "1, 2", "1 3 0", "x"] {
             assert!(index_of(text, &shape).is_err(), "{text}");
         }

@@ -45,7 +45,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The name to show: that of the directory or file.
+    /// The name to show: the file name of the directory or file.
     pub fn name(&self) -> String {
         let named = match (&self.directory, self.path.is_dir()) {
             (_, true) => std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
@@ -54,8 +54,8 @@ impl Checkpoint {
         named.file_name().unwrap_or(named.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// The shape of a tensor with the axes of its output channels first, and the order of the
-    /// axes that gives it. `None` if they are first, or if the tensor is packed.
+    /// The shape of a tensor with the axes of its output channels first, and the order of the axes
+    /// that produces it. `None` if they are first already, or if the tensor is packed.
     pub(crate) fn channel_major(&self, id: TensorId) -> Option<(Shape, Vec<usize>)> {
         self.plain(id).and_then(|_| self.tensor(id).shape.channel_major())
     }
@@ -132,8 +132,10 @@ impl Checkpoint {
         (0..self.tensors.len() as u32).map(TensorId)
     }
 
+    /// The tensor with this id.
+    ///
     /// # Panics
-    /// If `id` is of another checkpoint.
+    /// If `id` belongs to another checkpoint.
     pub fn tensor(&self, id: TensorId) -> &TensorInfo {
         &self.tensors[id.index()]
     }
@@ -200,6 +202,8 @@ impl Checkpoint {
         self.ids().find(|&id| self.tensor(id).name == name)
     }
 
+    /// The stored tensor with this id.
+    ///
     /// # Panics
     /// If `id` belongs to another checkpoint.
     pub fn stored(&self, id: StoredId) -> &Stored {

@@ -38,30 +38,30 @@ impl Config {
     pub fn read(directory: &Path) -> Result<Option<Config>> {
         let Some(json) = object(&directory.join("config.json"))? else { return Ok(None) };
         let nested = json.get(NESTED).and_then(Value::as_object);
-        let said = std::iter::once(&json)
+        let settings = std::iter::once(&json)
             .chain(nested)
             .flat_map(|json| QUANTIZATION_KEYS.iter().filter_map(|&key| json.get(key)?.as_object()))
             .next()
             .or_else(|| quantization_of_parts(&json))
             .cloned();
-        let method = said.as_ref().and_then(method_of);
-        let mut config = Config { method, json, quantization: said };
+        let method = settings.as_ref().and_then(method_of);
+        let mut config = Config { method, json, quantization: settings };
         if config.quantization.is_none()
-            && let Some((said, implied)) = settings_of_quantizer(directory)?
+            && let Some((settings, implied)) = settings_of_quantizer(directory)?
         {
             config.method = Some(implied);
-            config.quantization = Some(said);
+            config.quantization = Some(settings);
         }
         Ok(Some(config))
     }
 
-    /// Reads the settings that a quantizer wrote into a file of its own, beside a model without a
-    /// `config.json`; `None` if there are none.
+    /// Reads the settings file that a quantizer wrote next to a model without a `config.json`;
+    /// `None` if there is none.
     pub(crate) fn of_quantizer(directory: &Path) -> Result<Option<Config>> {
         let settings = settings_of_quantizer(directory)?;
-        Ok(settings.map(|(said, method)| Config {
+        Ok(settings.map(|(settings, method)| Config {
             json: Map::new(),
-            quantization: Some(said),
+            quantization: Some(settings),
             method: Some(method),
         }))
     }
@@ -71,8 +71,8 @@ impl Config {
         &self.json
     }
 
-    /// The configuration and the objects in it that describe parts of the model, except those
-    /// that see or hear.
+    /// Returns the configuration and the objects in it that describe parts of the model, except
+    /// vision and audio parts.
     pub(crate) fn parts(&self) -> impl Iterator<Item = &Map<String, Value>> {
         let nested = objects(&self.json);
         let inner = nested.clone().flat_map(objects);
@@ -91,8 +91,8 @@ impl Config {
 
     /// Returns a number of the quantization settings, by the first of `keys` that exists.
     pub fn number(&self, keys: &[&str]) -> Option<i64> {
-        let said = self.quantization()?;
-        keys.iter().find_map(|&key| said.get(key)?.as_i64())
+        let settings = self.quantization()?;
+        keys.iter().find_map(|&key| settings.get(key)?.as_i64())
     }
 
     /// Returns a text of the quantization settings in lower case.
@@ -124,23 +124,23 @@ impl Config {
 }
 
 /// Returns the `quant_method` of quantization settings.
-fn method_of(said: &Map<String, Value>) -> Option<String> {
-    Some(said.get("quant_method")?.as_str()?.to_owned())
+fn method_of(settings: &Map<String, Value>) -> Option<String> {
+    Some(settings.get("quant_method")?.as_str()?.to_owned())
 }
 
 /// Reads the first of [`QUANTIZATION_FILES`] that exists, and its method.
 fn settings_of_quantizer(directory: &Path) -> Result<Option<(Map<String, Value>, String)>> {
     for (name, implied) in QUANTIZATION_FILES {
-        if let Some(said) = object(&directory.join(name))? {
-            let method = method_of(&said).unwrap_or_else(|| implied.to_owned());
-            return Ok(Some((said, method)));
+        if let Some(settings) = object(&directory.join(name))? {
+            let method = method_of(&settings).unwrap_or_else(|| implied.to_owned());
+            return Ok(Some((settings, method)));
         }
     }
     Ok(None)
 }
 
-/// The quantization settings of the parts of a model, such as `llm_config`, if all that have some
-/// agree.
+/// Returns the quantization settings in the parts of a model, such as `llm_config`, if all parts
+/// that have settings agree.
 fn quantization_of_parts(json: &Map<String, Value>) -> Option<&Map<String, Value>> {
     let parts = objects(json).flat_map(|part| std::iter::once(part).chain(objects(part)));
     let mut found = parts.filter_map(|part| part.get("quantization_config")?.as_object());
@@ -148,8 +148,8 @@ fn quantization_of_parts(json: &Map<String, Value>) -> Option<&Map<String, Value
     found.all(|other| other == first).then_some(first)
 }
 
-/// The objects in a configuration that describe parts of the model, except those that see or
-/// hear.
+/// Returns the objects in a configuration that describe parts of the model, except vision and audio
+/// parts.
 fn objects(part: &Map<String, Value>) -> impl Iterator<Item = &Map<String, Value>> + Clone {
     let is_other = |key: &str| ["vision", "visual", "audio"].iter().any(|it| key.starts_with(it));
     part.iter().filter(move |(key, _)| !is_other(key)).filter_map(|(_, value)| value.as_object())

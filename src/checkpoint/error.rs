@@ -177,8 +177,9 @@ fn io_sentence(error: &io::Error) -> String {
 }
 
 impl ReadError {
-    /// Returns whether the opened directory has no model of its own, or several.
-    pub fn is_a_choice(&self) -> bool {
+    /// Returns whether the user has to choose a model: the opened directory has none of its own, or
+    /// several.
+    pub fn needs_a_choice(&self) -> bool {
         matches!(
             self.problem,
             Problem::EmptyDirectory(_) | Problem::Ambiguous(_) | Problem::SeveralDirectories(_)

@@ -116,7 +116,7 @@ impl Checkpoint {
             let first = stored.len() as u32;
             quantized.extend(contents.quantized.into_iter().map(|q| (first + q.values, q)));
             match shard {
-                // All of a single file: nothing has to be moved.
+                // The tensors of the first file have its number already.
                 0 => stored = contents.stored,
                 _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
             }
@@ -151,7 +151,7 @@ impl Checkpoint {
                 .into_iter()
                 .filter_map(|(values, q)| q.found(StoredId(values), stored.get(values as usize)?)),
         );
-        // A config that cannot be read says nothing; opening goes on and notes it.
+        // An unreadable config is ignored here; the caller notes it.
         let config = directory.as_deref().and_then(|it| Config::read(it).ok().flatten());
         let axes = OutputAxes::new(config.as_ref(), &stored);
         let (tensors, contents) = logical_tensors(recognized, &stored, &axes);
@@ -207,7 +207,7 @@ fn read_shard(source: Source) -> Result<(Shard, Contents)> {
 
 fn unique_names(path: &Path, shards: &[Shard], stored: &[Stored]) -> Result<()> {
     let tensor = |at: u32| &stored[at as usize];
-    // The limit on their number is checked.
+    // The caller checked that their number fits.
     match name_index::first_duplicate(stored.len() as u32, |at| &tensor(at).name) {
         None => Ok(()),
         Some((first, second)) => {

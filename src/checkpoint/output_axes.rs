@@ -1,8 +1,8 @@
-//! The axes of output channels, where the name and shape of a weight do not tell.
+//! The axes of output channels of weights whose name and shape do not determine them.
 //!
-//! Most weights are `[out, in, …]`. Transposed convolutions and the `Conv1D` of GPT-2 are
-//! `[in, out, …]`; some architectures store the experts of a layer as `[experts, in, out]`. The
-//! bias of the layer, the configuration and the names of modules say which a weight is. Without
+//! Most weights are `[out, in, …]`. Transposed convolutions and the `Conv1D` of GPT-2 are `[in,
+//! out, …]`; some architectures store the experts of a layer as `[experts, in, out]`. The bias of
+//! the layer, the configuration and the names of modules show which of these a weight is. Without
 //! such evidence it counts as `[out, in, …]`.
 
 use crate::checkpoint::config::Config;
@@ -60,9 +60,9 @@ const TRANSPOSED_MODULES: [(&str, &[&str]); 3] = [
     ("resize", &["dpt", "depth_anything", "prompt_depth_anything", "zoedepth", "chmv2"]),
 ];
 
-/// What is known beside a weight's name and shape.
+/// The evidence about axes other than a weight's name and shape.
 pub(crate) struct OutputAxes<'s> {
-    /// The numbers of the biases by the names of their modules.
+    /// The number of elements of each bias, by the name of its module.
     biases: HashMap<&'s str, u64>,
     model_types: Vec<String>,
     hidden_sizes: Vec<u64>,
@@ -84,7 +84,7 @@ impl<'s> OutputAxes<'s> {
         OutputAxes { biases, model_types, hidden_sizes }
     }
 
-    /// The shape with output channels counted along the axes of a weight of this name.
+    /// Returns `shape` with the axes of the output channels of the weight with this name.
     pub(crate) fn counted(&self, name: &str, shape: Shape) -> Shape {
         let axes = match ChannelAxes::for_tensor(name, shape.dims()) {
             ChannelAxes::FirstTwo => self.of_experts(name, shape.dims()),
@@ -98,8 +98,9 @@ impl<'s> OutputAxes<'s> {
         self.model_types.iter().any(|it| architectures.contains(&it.as_str()))
     }
 
-    /// One side of an expert's matrix is the model's hidden size: the inputs of the first
-    /// projections, the outputs of the last. If both are, the architecture decides.
+    /// Returns the axes of a tensor of experts. One side of each matrix is the model's hidden size:
+    /// the inputs of the first projections, the outputs of the last one. If both sides are, the
+    /// architecture decides.
     fn of_experts(&self, name: &str, dims: &[u64]) -> ChannelAxes {
         let &[_, rows, columns] = dims else { return ChannelAxes::FirstTwo };
         let is_hidden = |side: u64| self.hidden_sizes.contains(&side);

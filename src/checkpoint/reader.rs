@@ -40,8 +40,8 @@ impl Checkpoint {
 }
 
 impl<'c> Reader<'c> {
-    /// Makes the reader fetch just the bytes that it is asked for from servers, for reads that
-    /// are far apart. Other readers fetch what lies around and ahead of them too.
+    /// Makes the reader fetch only the requested bytes from servers, for reads that are far apart.
+    /// Other readers also fetch the bytes around and after them.
     pub(crate) fn direct(mut self) -> Self {
         self.stored.read_directly();
         self

@@ -36,7 +36,7 @@ pub struct StoredReader<'c> {
     /// The last small deflated tensor that was read through a strided view.
     inflated: Option<(StoredId, Arc<[u8]>)>,
     panels: VecDeque<Arc<Panel>>,
-    /// Whether servers are asked for just the bytes that are read.
+    /// Whether only the requested bytes are fetched from servers.
     is_direct: bool,
 }
 
@@ -81,11 +81,13 @@ impl<'c> StoredReader<'c> {
         }
     }
 
-    /// Makes the reader fetch just the bytes that it is asked for from servers.
+    /// Makes the reader fetch only the requested bytes from servers.
     pub(crate) fn read_directly(&mut self) {
         self.is_direct = true;
     }
 
+    /// Returns the stored tensor with this id.
+    ///
     /// # Panics
     /// If `id` belongs to another checkpoint.
     pub fn get(&self, id: StoredId) -> &'c Stored {

@@ -304,7 +304,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any permutation and step over a small storage, any range of it.
+        /// Checks every range of small tensors with any permutation and any step.
         #[test]
         fn elements_come_in_row_major_order(
             dims in prop::collection::vec(1u64..6, 0..4),

@@ -33,9 +33,9 @@ pub struct TensorPart {
 
 /// Bytes of a part that intersect a range of the tensor.
 pub(crate) struct Overlap {
-    /// Where they begin in the part.
+    /// The offset of the first byte in the part.
     pub from: u64,
-    /// Where they begin in the whole.
+    /// The offset of the first byte in the whole tensor.
     pub to: u64,
     pub length: u64,
 }
@@ -177,7 +177,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any grid of cuts through a small tensor, any range of its bytes.
+        /// Checks every range of bytes of small tensors that are cut along a grid.
         #[test]
         fn parts_make_up_the_whole(
             dims in prop::collection::vec(1u64..5, 0..4),

@@ -222,7 +222,7 @@ impl Show {
             let window = JobRunner::start(job, "reading", self.work.quiet)?.only()?;
             let window = window.map_err(|why| self.refusal(checkpoint, why.to_string()))?;
             for (index, element) in (window.start..).zip(&window.elements) {
-                let place = tensor.shape.place(index);
+                let place = tensor.shape.coordinates(index);
                 if self.output.json {
                     documents.push(document(index, &place, element))
                 } else {

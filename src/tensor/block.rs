@@ -58,7 +58,7 @@ macro_rules! blocks {
     };
 }
 
-// ggml.h's numbers; sizes as its block structs have them.
+// Numbers as in ggml.h; sizes as in its block structs.
 blocks! {
     2 Q4_0 "Q4_0" 32 18,
     3 Q4_1 "Q4_1" 32 20,
@@ -99,7 +99,7 @@ blocks! {
 }
 
 impl BlockType {
-    /// Whether ggml still quantizes to it and files hold it; the others were removed, or exist
+    /// Returns whether ggml writes the type to files. The others were removed from ggml, or exist
     /// in memory only.
     pub fn is_written(self) -> bool {
         !matches!(
@@ -117,8 +117,8 @@ impl BlockType {
         )
     }
 
-    /// The type that llama.cpp takes for rows of `row_len` elements: this one if its blocks
-    /// divide them, else one of smaller blocks. `None` if none divides them.
+    /// Returns the type that llama.cpp uses for rows of `row_len` elements: this one if its blocks
+    /// divide the rows, else one with smaller blocks. `None` if neither divides them.
     pub fn fitting(self, row_len: u64) -> Option<BlockType> {
         let divides = |block: BlockType| row_len > 0 && row_len.is_multiple_of(block.elements());
         if divides(self) {

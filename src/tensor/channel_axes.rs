@@ -19,12 +19,12 @@ pub enum ChannelAxes {
 }
 
 impl ChannelAxes {
-    /// The axes for a tensor with this name and these dimensions, as far as the name tells.
+    /// Returns the axes that the name and the dimensions of a tensor indicate.
     ///
-    /// [`ChannelAxes::FirstTwo`] needs both a rank of three and a name that says the experts
-    /// of a layer are stored in one tensor: `….experts.gate_up_proj` (Hugging Face) or
-    /// `blk.0.ffn_down_exps.weight` (GGUF). In `experts.0.conv.weight` the number shows that
-    /// the tensor belongs to one expert.
+    /// [`ChannelAxes::FirstTwo`] needs both a rank of three and a name that says the experts of a
+    /// layer are stored in one tensor: `….experts.gate_up_proj` (Hugging Face) or
+    /// `blk.0.ffn_down_exps.weight` (GGUF). In `experts.0.conv.weight` the number shows that the
+    /// tensor belongs to one expert.
     pub fn for_tensor(name: &str, dims: &[u64]) -> ChannelAxes {
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         let mut parts = name.split('.').peekable();
@@ -40,8 +40,8 @@ impl ChannelAxes {
         }
     }
 
-    /// Number of leading axes whose slices are contiguous rows: those of output channels, or,
-    /// where channels are not contiguous, of the inputs that stand in their place.
+    /// Number of leading axes that enumerate contiguous rows. The rows are output channels if those
+    /// are contiguous, and inputs otherwise.
     pub fn count(self) -> usize {
         match self {
             ChannelAxes::First | ChannelAxes::Second => 1,
@@ -49,7 +49,7 @@ impl ChannelAxes {
         }
     }
 
-    /// The axis of the rows that output channels are within an expert or a layer.
+    /// The axis whose index is the output channel of a layer, or of one expert.
     pub fn output_axis(self) -> usize {
         match self {
             ChannelAxes::First => 0,
@@ -58,8 +58,8 @@ impl ChannelAxes {
         }
     }
 
-    /// The order of the axes of a tensor of `rank` that puts those of its output channels
-    /// first. `None` if they are first.
+    /// Returns the order of the axes that puts those of the output channels first, for a tensor
+    /// with `rank` axes. `None` if they are first already.
     pub fn channel_major(self, rank: usize) -> Option<Vec<usize>> {
         let swapped = match (self, rank) {
             (ChannelAxes::Second, 2..) => (0, 1),

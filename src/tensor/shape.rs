@@ -120,9 +120,9 @@ impl Shape {
         Shape { channel_axes: axes, ..self }
     }
 
-    /// The leading axes along which output channels are counted; all axes of a shape that has
-    /// fewer. Where the output channels are not contiguous ([`Shape::channel_major`]), this and
-    /// [`Shape::channels`] still count contiguous rows.
+    /// The lengths of the leading axes that enumerate output channels; of all axes if there are
+    /// fewer. If output channels are not contiguous ([`Shape::channel_major`]), this and
+    /// [`Shape::channels`] count contiguous rows.
     pub fn channel_dims(&self) -> &[u64] {
         let dims = self.dims();
         dims.get(..self.channel_axes.count()).unwrap_or(dims)
@@ -133,7 +133,8 @@ impl Shape {
         self.channel_axes
     }
 
-    /// The same dimensions with contiguous rows instead of output channels that are not.
+    /// Returns the same dimensions with axes that count contiguous rows, even if output channels
+    /// are not contiguous.
     pub(crate) fn with_contiguous_channels(&self) -> Shape {
         let axes = match self.channel_axes {
             ChannelAxes::Second => ChannelAxes::First,
@@ -143,8 +144,8 @@ impl Shape {
         self.clone().with_channel_axes(axes)
     }
 
-    /// The shape with the axes of output channels first, and the order of the axes that gives
-    /// it. `None` if they are first, or if the tensor has no elements.
+    /// Returns the shape with the axes of output channels first, and the order of the axes that
+    /// produces it. `None` if they are first already, or if the tensor has no elements.
     pub fn channel_major(&self) -> Option<(Shape, Vec<usize>)> {
         let order = self.channel_axes.channel_major(self.rank())?;
         let dims: Vec<u64> =
@@ -164,9 +165,9 @@ impl Shape {
     }
 
     /// Returns the position of element `index` along each axis.
-    pub fn place(&self, index: u64) -> Vec<u64> {
+    pub fn coordinates(&self, index: u64) -> Vec<u64> {
         let mut rest = index;
-        let mut place: Vec<u64> = self
+        let mut coordinates: Vec<u64> = self
             .dims()
             .iter()
             .rev()
@@ -176,8 +177,8 @@ impl Shape {
                 at
             })
             .collect();
-        place.reverse();
-        place
+        coordinates.reverse();
+        coordinates
     }
 
     /// Number of dimensions.

@@ -197,7 +197,7 @@ fn cell(
     };
     match column {
         Column::Index => (count(index), theme.dim),
-        Column::Place => (place_text(&shape.place(index)), theme.dim),
+        Column::Place => (place_text(&shape.coordinates(index)), theme.dim),
         Column::Raw => {
             let bytes = element.raw.bytes().iter().map(|byte| format!("{byte:02x}"));
             (bytes.collect::<Vec<_>>().join(" "), theme.dim)

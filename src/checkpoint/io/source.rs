@@ -40,7 +40,7 @@ pub enum SourceHandle {
     Disk(MappedFile),
     /// A remote file, read by requests.
     Remote {
-        /// Whether just the bytes that are read are fetched.
+        /// Whether only the requested bytes are fetched.
         is_direct: bool,
     },
     /// Bytes in memory.
@@ -48,7 +48,7 @@ pub enum SourceHandle {
 }
 
 impl SourceHandle {
-    /// Fetches just the bytes that are read from now on.
+    /// Fetches only the requested bytes from now on.
     pub(crate) fn direct(self) -> SourceHandle {
         match self {
             SourceHandle::Remote { .. } => SourceHandle::Remote { is_direct: true },

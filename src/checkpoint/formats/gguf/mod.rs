@@ -48,9 +48,9 @@ const HEADER_LIMIT: u64 = 1 << 30;
 const KEY_LIMIT: u64 = 1 << 16;
 const TENSOR_LIMIT: u64 = 1 << 20;
 const NAME_LIMIT: u64 = 1 << 16;
-/// Most dimensions of a tensor that ggml reads.
+/// Maximum number of dimensions of a tensor that ggml reads.
 const DIMENSION_LIMIT: u32 = 4;
-/// Most dimensions of a tensor that is listed. A header that claims more cannot be trusted.
+/// Maximum number of dimensions of a listed tensor. A header that claims more cannot be trusted.
 const LISTED_DIMENSIONS: u32 = 64;
 
 /// A header that was checked against the file.
@@ -69,7 +69,7 @@ pub(crate) struct Header {
     split: [Option<u64>; 2],
     /// The byte ranges of the `split.*` key-values.
     pub split_keys: Vec<Range<u64>>,
-    /// Where the key-values are that name an importance matrix.
+    /// The byte ranges of the key-values that name an importance matrix.
     pub importance_keys: Vec<Range<u64>>,
     /// Key-values as text, arrays by their length and first values.
     pub metadata: Vec<(String, String)>,
@@ -82,7 +82,7 @@ pub(crate) struct Header {
 pub(crate) struct Split {
     /// Counted from 0.
     pub number: u64,
-    /// At min_bytes 2.
+    /// At least 2.
     pub count: u64,
 }
 
@@ -230,7 +230,7 @@ pub(crate) fn read(source: &Source) -> Result<Header> {
     Ok(header)
 }
 
-/// Returns why ggml does not have a tensor of this type and shape; `None` if it does.
+/// Returns why ggml has no tensor of this type and shape; `None` if it has.
 fn why_unreadable(dtype: &DType, shape: &Shape) -> Option<String> {
     if shape.rank() > DIMENSION_LIMIT as usize {
         let rank = shape.rank();
@@ -250,7 +250,7 @@ fn has_whole_blocks(block: BlockType, shape: &Shape) -> bool {
     shape.row_len().is_multiple_of(block.elements())
 }
 
-/// Returns whether type and shape do not tell the number of bytes.
+/// Returns whether type and shape do not determine the number of bytes.
 fn has_unknown_length(dtype: &DType, shape: &Shape) -> bool {
     match dtype {
         DType::Other(_) => true,

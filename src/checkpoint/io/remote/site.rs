@@ -52,7 +52,7 @@ static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
 ///
 /// # Errors
 ///
-/// Nothing is at the path, or the server does not response.
+/// Nothing is at the path, or the server does not respond.
 pub(crate) fn entry(path: &Path) -> io::Result<Entry> {
     match address(path)? {
         Address::Hub { repository, path } => {
