@@ -7,7 +7,7 @@ use crate::quantization::{Calibration, QuantizationType, clip_of_stream, symmetr
 use crate::tensor::FloatType;
 
 /// Finds the per-tensor scale of a layer's inputs as symmetric int8, over all batches. Returns
-/// `None` if only a summary without ranges was recorded. `wanted` is false once the job is
+/// `None` if only a summary without ranges was recorded. `wanted` returns false once the job is
 /// cancelled.
 ///
 /// A summary has only the largest magnitude; calibrations that need more use min-max.

@@ -205,7 +205,7 @@ impl Activations {
         Ok(())
     }
 
-    /// Adds what one file has for one layer to what other files have for it.
+    /// Adds the tensors that one file has for a layer to those of other files.
     fn insert(
         &mut self,
         layer: &Layer,
@@ -464,7 +464,7 @@ impl Layer<'_> {
                 absmax = Some(absmax.unwrap_or(0.0f64).max(f64::from(value.abs())));
             }
         }
-        // One end of the range alone does not tell the largest magnitude.
+        // The largest magnitude needs both ends of the range.
         let absmax = absmax.filter(|_| min.is_some() && max.is_some());
         Ok(Summary { mean_square, absmax })
     }

@@ -71,8 +71,8 @@ pub struct ChannelQuantizer<'l> {
     pub scale: Option<f32>,
     /// The learned scales of the weight, if it has any.
     pub learned: Option<&'l QatScales>,
-    /// The importance of the weight's elements, one for each column or expert and column, which
-    /// ggml's block types are made by.
+    /// The importance of the weight's elements, one value for each column or for each expert and
+    /// column. Used for ggml's block types.
     pub importance: Option<&'l [f32]>,
 }
 
@@ -142,8 +142,8 @@ impl QuantizedChannels {
 }
 
 impl QuantizedChannels {
-    /// From the elements of a part, which is made of whole rows and begins with element
-    /// `start`, in ggml's blocks.
+    /// Quantizes whole rows to ggml's blocks. The first element has the index `start` in the
+    /// tensor.
     fn of_ggml_blocks(
         (dtype, bytes): (FloatType, &[u8]),
         start: u64,
@@ -159,7 +159,7 @@ impl QuantizedChannels {
         Ok(QuantizedChannels { quantized, lost })
     }
 
-    /// From the elements of a part, which is made of whole rows.
+    /// Quantizes whole rows with a preset.
     fn of_preset(
         (dtype, bytes): (FloatType, &[u8]),
         shape: &Shape,

@@ -139,8 +139,8 @@ impl Layer<'_, '_> {
         }
     }
 
-    /// The sums of a channel range for each of `quantizers`. `elements` are the weights of the
-    /// range. `wanted` is false once the job is cancelled.
+    /// Returns the sums of a channel range for each of `quantizers`. `elements` are the weights of
+    /// the range. `wanted` returns false once the job is cancelled.
     pub fn sums(
         &mut self,
         part: &ChannelRange,

@@ -34,13 +34,13 @@ impl<'a> Stream<'a> {
         Stream { files, readers, narrow: Vec::new(), values: Vec::new() }
     }
 
-    /// Calls `look` with all samples of a layer in order, as f32. How many come at a time depends
-    /// only on their size. `wanted` is false once the job is cancelled.
+    /// Calls `visit` with all samples of a layer in order, as f32. The number of samples per call
+    /// depends only on their size. `wanted` returns false once the job is cancelled.
     pub fn each(
         &mut self,
         inputs: &Inputs,
         wanted: &dyn Fn() -> bool,
-        mut look: impl FnMut(Samples),
+        mut visit: impl FnMut(Samples),
     ) -> Result<(), ActivationsError> {
         for batch in &inputs.batches {
             let (Some(file), Some(place)) =
@@ -74,7 +74,7 @@ impl<'a> Stream<'a> {
                 }
                 let (unit, spatial) = (batch.unit as usize, batch.spatial.as_slice());
                 let (values, bytes) = (self.values.as_slice(), self.narrow.as_slice());
-                look(Samples { values, bytes, unit, spatial });
+                visit(Samples { values, bytes, unit, spatial });
             }
         }
         Ok(())

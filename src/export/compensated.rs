@@ -1,6 +1,6 @@
-//! What was written of tensors whose rounding was compensated. Their codes cannot be computed
-//! again from the source alone, so a save keeps a checksum of each row and compares it with what
-//! it reads back. The two divide tensors into different chunks.
+//! Checksums of the rows written of compensated tensors. Their codes cannot be computed again from
+//! the source alone, so a save keeps a checksum of each row and compares it with what it reads
+//! back. Writing and reading back divide a tensor into different chunks.
 
 use crate::checkpoint::Checkpoint;
 use crate::quantization::CompensatedError;
@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The key in `__metadata__` that lists the tensors of a file whose rounding was compensated.
 pub(crate) const COMPENSATED_KEY: &str = "quantscope.error_compensation";
 
-/// The rows of a chunk that was written.
+/// The checksums of the rows of a written chunk.
 #[derive(Debug)]
 struct WrittenRows {
     /// The checksum of the stored codes of each row.
@@ -21,10 +21,10 @@ struct WrittenRows {
     error: CompensatedError,
 }
 
-/// What was written of each compensated tensor.
+/// The checksums and output errors of everything written of compensated tensors.
 #[derive(Debug, Default)]
 pub struct CompensatedTensors {
-    /// By tensor and first row.
+    /// The rows by tensor and first row.
     chunks: Mutex<BTreeMap<(TensorId, u64), WrittenRows>>,
 }
 
@@ -42,7 +42,8 @@ impl CompensatedTensors {
         self.chunks().insert((tensor, first), WrittenRows { checksums, error });
     }
 
-    /// Whether the codes of rows are those that were written; `None` if a row was not.
+    /// Returns whether the stored codes of rows equal those that were written; `None` if a row was
+    /// not written.
     pub(crate) fn are_as_written(
         &self,
         (tensor, first): (TensorId, u64),
@@ -78,11 +79,11 @@ fn checksum(values: &[u8]) -> u64 {
     FixedState::default().hash_one(values)
 }
 
-/// The key in `__metadata__` that lists the int8 tensors of a file whose scales are those of
-/// compressed-tensors, absmax/127.5.
-pub(crate) const OWNERS_SCALES_KEY: &str = "quantscope.scales_of_absmax_127_5";
+/// The key in `__metadata__` that lists the int8 tensors of a file with compressed-tensors' own
+/// scales, absmax/127.5.
+pub(crate) const UPSTREAM_SCALES_KEY: &str = "quantscope.scales_of_absmax_127_5";
 
-/// The names of the tensors that an output lists under a key.
+/// Returns the names of the tensors that an output lists under a key.
 pub(crate) fn listed_names(out: &Checkpoint, list: &str) -> HashSet<String> {
     let texts = out.shards().iter().flat_map(|shard| &shard.metadata);
     let texts = texts.filter(|(key, _)| key == list);

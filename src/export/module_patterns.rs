@@ -54,7 +54,7 @@ pub(super) fn patterns(
             bodies.push(pattern);
             continue;
         }
-        // `net.0` may hold a layer where `net.2` is one: the last number tells them apart.
+        // `net.0` may contain a layer while `net.2` is one. Only the last number tells them apart.
         for (pattern, members) in families(members, &base, 1) {
             if whole(&members) {
                 bodies.push(pattern)
@@ -84,7 +84,7 @@ pub(super) fn patterns(
     ))
 }
 
-/// The modules and those that hold them, which are modules too.
+/// Returns the modules and their parents.
 fn with_parents(all: &BTreeSet<String>) -> BTreeSet<&str> {
     let mut names: BTreeSet<&str> = BTreeSet::new();
     for module in all {
@@ -97,7 +97,7 @@ fn with_parents(all: &BTreeSet<String>) -> BTreeSet<&str> {
     names
 }
 
-/// The modules by their patterns, with the last `literal` numbers of each kept.
+/// Groups the modules by their patterns, in which the last `literal` numbers are kept.
 fn families<'m>(
     modules: impl IntoIterator<Item = &'m str>,
     base: &BaseModelNames,
@@ -110,8 +110,8 @@ fn families<'m>(
     families
 }
 
-/// A module's name as a pattern in which any number stands for any other, except the last
-/// `literal` ones.
+/// Returns a pattern that matches a module's name with any numbers in it, except the last `literal`
+/// ones, which are kept.
 fn family(module: &str, literal: usize) -> String {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let mut numbers = module.split('.').filter(|part| number(part)).count();

@@ -64,7 +64,7 @@ impl OutputPlan {
     }
 }
 
-/// Fails if rounding is to be compensated in a format that has no such presets.
+/// Fails if rounding is to be compensated in a format that has no preset for it.
 fn check_compensation(
     checkpoint: &Checkpoint,
     plan: &Plan,

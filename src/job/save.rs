@@ -392,7 +392,7 @@ impl Saving<'_> {
         let verified = || {
             let pairing = Pairing::new(&written, self.checkpoint)?;
             let pairing = pairing
-                .weighed_by(self.output_plan.importance.clone())
+                .with_importance(self.output_plan.importance.clone())
                 .with_written(&self.compensated);
             let (found, against) = match self.verify_digests(&pairing)? {
                 Some(found) => (found, VerifiedAgainst::Digests),

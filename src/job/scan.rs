@@ -452,7 +452,9 @@ impl<'a> Scan<'a> {
         let learned = self.checkpoint.learned(id);
         let learned = learned.filter(|it| it.scales.len() <= 1 || !strided);
         let shared = spec.shared_absmax.get(&id).copied();
-        TensorAnalyzer::new(spec, dtype, &shape, learned).weighed_by(importance).sharing(shared)
+        TensorAnalyzer::new(spec, dtype, &shape, learned)
+            .with_importance(importance)
+            .with_shared_absmax(shared)
     }
 
     /// Wakes workers that wait for a tensor's next pass.

@@ -37,7 +37,7 @@ pub struct Verified {
     pub error: Option<ErrorSums>,
 }
 
-/// Starts a job whose one finding is the result of [`run_weighed`].
+/// Starts a job whose one finding is the result of [`run_with_importance`].
 pub fn start(
     out: Arc<Checkpoint>,
     source: Arc<Checkpoint>,
@@ -71,11 +71,11 @@ pub fn run(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Verification, JobError> {
-    run_weighed(out, source, Importance::default(), threads, progress)
+    run_with_importance(out, source, Importance::default(), threads, progress)
 }
 
 /// Like [`run`], for ggml blocks that were quantized with this importance.
-pub fn run_weighed(
+pub fn run_with_importance(
     out: &Checkpoint,
     source: &Checkpoint,
     importance: Importance,
@@ -85,7 +85,7 @@ pub fn run_weighed(
     run_partition(out, source, importance, None, threads, progress)
 }
 
-/// As [`run_weighed`], for one worker of several, which compares its share of the tensors. The
+/// Like [`run_with_importance`], for one worker of several, which compares its share of the tensors. The
 /// first worker also compares everything beside them: headers, indices and sidecar files.
 fn run_partition(
     out: &Checkpoint,
@@ -95,7 +95,7 @@ fn run_partition(
     threads: Option<usize>,
     progress: &Progress,
 ) -> Result<Verification, JobError> {
-    let pairing = Pairing::new(out, source)?.weighed_by(importance);
+    let pairing = Pairing::new(out, source)?.with_importance(importance);
     let share = partition.map(|partition| share(&pairing, partition));
     let known = KnownScales::new();
     let verification = tensors(&pairing, share.as_ref(), known, threads, progress)?;

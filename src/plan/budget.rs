@@ -166,8 +166,8 @@ impl Curve {
         (at < self.points.len()).then_some(at)
     }
 
-    /// Returns the least error at a size: that of the point of this size, or between the two
-    /// points around it. `None` if no point is so small.
+    /// Returns the lowest error at a size in bytes, interpolated between the two nearest points.
+    /// `None` if every point is larger.
     pub fn least_error(&self, bytes: u64) -> Option<f64> {
         let at = self.within(bytes)?;
         let point = self.points.get(at)?;

@@ -100,7 +100,7 @@ mod tests {
     }
 
     proptest! {
-        /// A map of a balanced tree is the same, but for what copies share.
+        /// Compares the map with a `BTreeMap`, also after copies have diverged.
         #[test]
         fn choices_behave_like_a_map(
             steps in prop::collection::vec((0..600u32, 0..3u8, any::<bool>()), 0..60),

@@ -58,14 +58,14 @@ impl ErrorCompensation {
         self.activations.as_ref()
     }
 
-    /// The first tensor whose inputs are not at hand.
+    /// The first tensor whose recorded inputs are not open.
     pub fn without_inputs(&self) -> Option<TensorId> {
         let has_inputs = |id: &TensorId| self.activations.as_ref()?.get(*id).map(has_inputs);
         self.tensors.iter().copied().find(|id| has_inputs(id) != Some(true))
     }
 }
 
-/// Whether the inputs themselves were recorded, and of a linear layer.
+/// Returns whether the recording has a linear layer's inputs themselves, not only a summary.
 fn has_inputs(recording: &Recording) -> bool {
     recording.kind == LayerKind::Linear && matches!(recording.source, Source::Inputs(_))
 }

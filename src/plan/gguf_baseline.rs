@@ -1,5 +1,5 @@
-//! llama.cpp's mixes beside the curve of a budget: the size of each, and how far its error is
-//! from the least at that size.
+//! Compares llama.cpp's mixes with the curve of a budget: the size of each mix, and its error
+//! relative to the lowest error at that size.
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
@@ -10,19 +10,20 @@ use crate::text::figures;
 use std::collections::HashMap;
 use std::fmt;
 
-/// A mix on the plane of bytes and error.
+/// The size and the error of a mix.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MixPoint {
     /// The mix of block types.
     pub mix: GgufMix,
-    /// All tensors together.
+    /// The size and the error of all tensors together.
     pub point: Point,
-    /// The error over the least error at the mix's size; `None` where the curve has no such size.
+    /// The error divided by the lowest error at the mix's size; `None` if every point of the curve
+    /// is larger.
     pub over_optimum: Option<f64>,
 }
 
 impl fmt::Display for MixPoint {
-    /// `Q4_K_M: 4.58 GB, error 1.9 × the optimum at that size`.
+    /// Writes `Q4_K_M: 4.58 GB, error 1.9 × the optimum at that size`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}, ", self.mix, figures::bytes(self.point.bytes))?;
         match self.over_optimum {
@@ -32,8 +33,8 @@ impl fmt::Display for MixPoint {
     }
 }
 
-/// The points of the mixes all of whose types were measured, largest first. `options` has what
-/// each tensor of the curve can be stored as, and `fixed` are the bytes of the others.
+/// Returns the points of the mixes whose types were all measured, largest first. `options` has the
+/// choices of each tensor of the curve; `fixed` is the size of all other tensors in bytes.
 pub fn mix_points(
     checkpoint: &Checkpoint,
     curve: &Curve,
@@ -47,18 +48,18 @@ pub fn mix_points(
             let types: HashMap<TensorId, BlockType> = types.into_iter().collect();
             let point = point(&types, fixed, options)?;
             let least = curve.least_error(point.bytes);
-            // Rounding can make the least error a negative zero.
+            // Rounding can turn a lowest error of zero into negative zero.
             let over_optimum = least.filter(|least| *least > 0.0).map(|least| point.error / least);
             Some(MixPoint { mix, point, over_optimum })
         })
         .collect();
     points.sort_by_key(|mix| std::cmp::Reverse(mix.point.bytes));
-    // Without experts some mixes are the same.
+    // In models without experts, some mixes are equal.
     points.dedup_by(|a, b| a.point == b.point);
     points
 }
 
-/// Size and error of these types; `None` if one of them was not measured.
+/// Returns size and error with these types; `None` if one of them was not measured.
 fn point(
     types: &HashMap<TensorId, BlockType>,
     fixed: u64,
@@ -78,7 +79,7 @@ fn point(
     Some(point)
 }
 
-/// The block type of a choice; `None` for the tensor as it is.
+/// Returns the block type of a choice; `None` if the tensor keeps its type.
 fn stored_as(choice: &Choice) -> Option<BlockType> {
     match choice.quantizer?.scheme {
         QuantizationScheme::Ggml(block) => Some(block),

@@ -349,8 +349,8 @@ impl<'m> Rules<'m> {
         }
     }
 
-    /// The layer of a tensor of the feed-forward block: its place among those of its kind, or,
-    /// with experts, the number in its name.
+    /// The layer of a tensor of the feed-forward block: its position among the tensors of its
+    /// category or, in models with experts, the number in its name.
     fn layer(&self, place: u64, name: &str) -> u64 {
         if self.parameters.experts > 1 { layer_of(name).unwrap_or(place) } else { place }
     }

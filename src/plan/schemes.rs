@@ -14,8 +14,8 @@ pub const SCHEMES: [QuantizationScheme; 5] = [
     QuantizationScheme::per_block(32),
 ];
 
-/// The presets that a budget chooses from, smallest first. Those of int8 have the scales of
-/// their owner, absmax/127.5.
+/// The presets that a budget chooses from, smallest first. The int8 presets have
+/// compressed-tensors' own scales, absmax/127.5.
 pub const PRESET_SCHEMES: [QuantizationScheme; 9] = [
     QuantizationScheme::Preset(Preset::W4A16(128)),
     QuantizationScheme::Preset(Preset::W4A16Asym(128)),
@@ -28,8 +28,8 @@ pub const PRESET_SCHEMES: [QuantizationScheme; 9] = [
     QuantizationScheme::Preset(Preset::Mxfp8A16),
 ];
 
-/// The block types of ggml that a budget chooses from where importance is known, besides the
-/// others of GGUF: llama.cpp refuses them without.
+/// The block types of ggml that a budget chooses from in addition if importance is known. llama.cpp
+/// does not write them without importance.
 pub const IMPORTANCE_SCHEMES: [QuantizationScheme; 5] = [
     QuantizationScheme::Ggml(BlockType::IQ1_S),
     QuantizationScheme::Ggml(BlockType::IQ2_XXS),
@@ -41,8 +41,8 @@ pub const IMPORTANCE_SCHEMES: [QuantizationScheme; 5] = [
 /// Group sizes of presets, preferred first.
 const GROUP_SIZES: [u32; 3] = [128, 64, 32];
 
-/// The presets that tensors of these shapes are offered. Where the size of a group can be
-/// chosen, it is the largest that divides all rows, else the one that divides most elements.
+/// Returns the presets that tensors of these shapes are offered. If the size of a group can be
+/// chosen, it is the largest that divides all rows, or else the one that divides most elements.
 pub(crate) fn fitting_presets(shapes: &[&Shape]) -> Vec<QuantizationScheme> {
     let blocks = GROUP_SIZES.map(QuantizationScheme::per_block).into_iter();
     let size = match dividing_block(shapes, blocks) {
@@ -75,8 +75,8 @@ pub(crate) fn dividing_block(
     best.filter(|(divided, _)| *divided >= all.div_ceil(2)).map(|(_, scheme)| scheme)
 }
 
-/// The number of tensors of each type, `None` for those that stay as they are; fewest bits
-/// first, as in `int4 212, fp8 31, float 9`.
+/// Formats the number of tensors of each type as `int4 212, fp8 31, float 9`, fewest bits first.
+/// `None` stands for tensors that keep their type.
 pub(crate) fn composition(schemes: impl IntoIterator<Item = Option<QuantizationScheme>>) -> String {
     let mut counts: BTreeMap<(u64, Cow<'static, str>), usize> = BTreeMap::new();
     for scheme in schemes {

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 /// A division of a tensor into chunks of nearly equal length.
 ///
-/// Chunks end at the ends of channels; if channels are longer than a chunk, at the ends of
-/// rows; if rows are longer too, at the ends of blocks. Presets need whole rows, or several
-/// of them, however long they are, and so do ggml's blocks, which may depend on the whole row. They depend on the shape and the
-/// schemes only, never on the number of threads.
+/// Chunks end at the ends of channels; if channels are longer than a chunk, at the ends of rows; if
+/// rows are longer too, at the ends of blocks. For presets and for ggml's block types, which may
+/// depend on a whole row, a chunk consists of whole rows of any length. The division depends on the
+/// shape and the schemes only, never on the number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     elements: u64,

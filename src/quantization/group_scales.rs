@@ -91,7 +91,7 @@ impl<'s> GroupScales<'s> {
         }
     }
 
-    /// The same scales rounded to `dtype`, the type they are stored in.
+    /// Sets the type that scales are stored in and rounded to.
     pub(crate) fn stored_as(self, dtype: FloatType) -> GroupScales<'s> {
         GroupScales { stored_as: dtype, ..self }
     }

@@ -142,7 +142,8 @@ impl Preset {
         Some(format!("groups of {group} do not divide its {columns} columns{advice}"))
     }
 
-    /// The same preset with groups of `columns`, if it has groups whose size can be chosen.
+    /// Returns the preset with groups of `columns`. A preset whose group size cannot be chosen is
+    /// returned unchanged.
     pub fn with_group(self, columns: u32) -> Preset {
         match self {
             Preset::W8A16(_) => Preset::W8A16(columns),

@@ -64,7 +64,7 @@ impl Quantizer {
         NotQuantizable::check(&kernels::range(dtype, bytes))?;
         let mut values = vec![0u8; bytes.len() / dtype.size()];
         let mut scales = Vec::new();
-        // Elements of strided groups do not lie side by side, so their scales are found before.
+        // Elements of strided groups do not lie side by side, so their scales are computed first.
         let known = if self.scheme.groups(shape).are_strided() {
             channel_major(bytes, dtype.size(), shape)
         } else {

@@ -139,7 +139,7 @@ pub struct Histogram {
     pub high: f64,
     /// The count of each bin.
     pub counts: Box<[f32]>,
-    /// Whether the counts are only relative to each other.
+    /// Whether the counts are bar heights, which are known only up to a factor.
     #[serde(skip)]
     pub sketched: bool,
 }
@@ -154,7 +154,7 @@ impl Histogram {
         Histogram { sketched: false, ..Histogram::sketched(absmax, counts) }
     }
 
-    /// How tall it is in equal parts of −absmax to absmax.
+    /// Creates a histogram from bar heights in equal parts of −absmax to absmax.
     pub fn sketched(absmax: f64, counts: Box<[f32]>) -> Histogram {
         Histogram { low: -absmax, high: absmax, counts, sketched: true }
     }

@@ -107,10 +107,12 @@ fn blocks_are_made_by_the_importance_of_each_expert() {
         ];
         assert_eq!(keys, expected, "{block}");
         let known = importance.clone();
-        verify::run_weighed(&file, &source, known, None, &Progress::default()).expect("the same");
+        verify::run_with_importance(&file, &source, known, None, &Progress::default())
+            .expect("the same");
         if importance_use(block) == Some(ImportanceUse::Optional) {
             let unknown = Importance::default();
-            let error = verify::run_weighed(&file, &source, unknown, None, &Progress::default());
+            let error =
+                verify::run_with_importance(&file, &source, unknown, None, &Progress::default());
             let why = error.expect_err("made with importance").to_string();
             assert!(why.contains("--activations"), "{block}: {why}");
         }

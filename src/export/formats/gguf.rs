@@ -118,7 +118,7 @@ impl FormatWriter for Gguf {
         Ok(())
     }
 
-    /// There is no other library that reads the format's container.
+    /// Accepts every file, because no other library reads the format.
     fn check_container(&self, _: &Path) -> Result<(), String> {
         Ok(())
     }
@@ -294,12 +294,12 @@ impl FileHead {
         self.key_values.extend(text.bytes());
     }
 
-    /// Removes key-values, given by their positions in the source's file, where the first key-value
-    /// is at `start`.
-    fn remove(&mut self, places: &[Range<u64>], start: u64) {
-        for place in places.iter().rev() {
-            let place = (place.start - start) as usize..(place.end - start) as usize;
-            self.key_values.drain(place);
+    /// Removes key-values, given by their byte ranges in the source's file, where the first
+    /// key-value is at `start`.
+    fn remove(&mut self, ranges: &[Range<u64>], start: u64) {
+        for range in ranges.iter().rev() {
+            let range = (range.start - start) as usize..(range.end - start) as usize;
+            self.key_values.drain(range);
             self.keys -= 1;
         }
     }

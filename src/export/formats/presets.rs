@@ -5,7 +5,7 @@
 //! here exists because a load failed or silently gave wrong values.
 
 use crate::checkpoint::Checkpoint;
-use crate::export::compensated::{COMPENSATED_KEY, OWNERS_SCALES_KEY};
+use crate::export::compensated::{COMPENSATED_KEY, UPSTREAM_SCALES_KEY};
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::compressed_tensors::entry;
@@ -40,7 +40,7 @@ impl FormatWriter for Presets {
         OutputKind::Directory
     }
 
-    /// The smallest preset that fits all tensors.
+    /// Returns the smallest preset that fits all tensors.
     fn default_scheme(&self, checkpoint: &Checkpoint, tensors: &[TensorId]) -> QuantizationScheme {
         let fits = |scheme: &&QuantizationScheme| {
             let shapes = tensors.iter().map(|&id| &checkpoint.tensor(id).shape);
@@ -76,9 +76,9 @@ impl FormatWriter for Presets {
         let note = |mut metadata: FileMetadata, entries: &[Entry]| {
             let is_compensated = |id: TensorId| plan.compensation.tensors().contains(&id);
             list_names(checkpoint, entries, (COMPENSATED_KEY, &is_compensated), &mut metadata);
-            let has_scales_of_owner =
+            let has_upstream_scales =
                 |id: TensorId| matches!(preset_of(plan, id), Some(Preset::W8A8 | Preset::W8A16(_)));
-            let list = (OWNERS_SCALES_KEY, &has_scales_of_owner as &dyn Fn(TensorId) -> bool);
+            let list = (UPSTREAM_SCALES_KEY, &has_upstream_scales as &dyn Fn(TensorId) -> bool);
             list_names(checkpoint, entries, list, &mut metadata);
             metadata
         };
@@ -168,7 +168,7 @@ fn groups(
     groups.collect()
 }
 
-/// Lists those of a file's quantized tensors that `is_listed` holds for, under a key.
+/// Lists under a key the quantized tensors of a file for which `is_listed` holds.
 fn list_names(
     checkpoint: &Checkpoint,
     entries: &[Entry],

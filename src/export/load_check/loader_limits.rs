@@ -23,7 +23,7 @@ pub(super) fn find(
     let mut findings = Vec::new();
     for &loader in loaders {
         let loader = match (container, loader) {
-            // It reads torchao's format through torchao.
+            // transformers reads torchao's format with torchao.
             (Container::Torchao, Loader::Transformers | Loader::SentenceTransformers) => {
                 Loader::Torchao
             }

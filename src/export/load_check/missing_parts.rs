@@ -19,7 +19,8 @@ fn has_scale(checkpoint: &Checkpoint, format: &dyn PackedFormat) -> bool {
     format.parts().iter().any(|&id| checkpoint.stored(id).name.contains("scale"))
 }
 
-/// `needs_scale` says whether values without other parts are known to be part of a weight.
+/// Returns the finding about one tensor, if there is one. `needs_scale` says whether values without
+/// other parts are known to be part of a weight.
 fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option<Finding> {
     let tensor = checkpoint.tensor(id);
     let name = tensor.name.escape_debug();

@@ -291,7 +291,8 @@ impl PartialDirectory {
         found
     }
 
-    /// Bytes that are written of a partition's unfinished fragments; of several, the most.
+    /// Number of bytes written of a partition's unfinished fragment; the largest number if there
+    /// are several.
     pub(crate) fn written(&self, partition: Partition) -> u64 {
         let prefix = format!("{UNFINISHED}{}-of-{}.", partition.index(), partition.count());
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
@@ -466,7 +467,7 @@ fn parse_name(name: &str) -> Option<Partition> {
     Partition::new(index.parse().ok()?, count.parse().ok()?).ok()
 }
 
-/// The age at which the worker of a lock has taken it.
+/// Age below which a worker may not have taken a lock that it created.
 const NEW_LOCK: Duration = Duration::from_secs(2);
 
 /// Returns whether the lock of an unfinished fragment was created just now.

@@ -4,7 +4,7 @@ use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Format, Stored, StoredId};
 use crate::export::compensated::{
-    COMPENSATED_KEY, CompensatedTensors, OWNERS_SCALES_KEY, listed_names,
+    COMPENSATED_KEY, CompensatedTensors, UPSTREAM_SCALES_KEY, listed_names,
 };
 use crate::export::error::SaveError;
 use crate::export::ggml_blocks;
@@ -63,11 +63,11 @@ pub struct Pairing<'c> {
     pub source: &'c Checkpoint,
     /// The pairs in the order of the output.
     pub pairs: Vec<Pair>,
-    /// The importance of the source's elements, which ggml's block types were made by.
+    /// The importance of the source's elements that was used for ggml's block types.
     pub importance: Importance,
     /// Tensors of the output whose rounding was compensated.
     pub(super) compensated: HashSet<TensorId>,
-    /// What was written of them, if that is known.
+    /// The checksums of the rows written of these tensors, if they are known.
     pub(super) written: Option<&'c CompensatedTensors>,
 }
 
@@ -104,11 +104,11 @@ impl<'c> Pairing<'c> {
     }
 
     /// Sets the importance that was used for quantizing to ggml's block types.
-    pub fn weighed_by(self, importance: Importance) -> Pairing<'c> {
+    pub fn with_importance(self, importance: Importance) -> Pairing<'c> {
         Pairing { importance, ..self }
     }
 
-    /// The same where this was written of the tensors whose rounding was compensated.
+    /// Sets the checksums of the rows written of compensated tensors.
     pub(crate) fn with_written(self, written: &'c CompensatedTensors) -> Pairing<'c> {
         Pairing { written: Some(written), ..self }
     }
@@ -188,8 +188,9 @@ impl<'c> Pairing<'c> {
         }
     }
 
-    /// The shape that was divided into groups. The output's own says of a quantized tensor
-    /// along which axes channels lie; that of floats may lack the configuration that does.
+    /// Returns the shape that was divided into groups. For a quantized tensor it is the output's,
+    /// which has the axes of the channels. A model of floats may lack the configuration that
+    /// determines them.
     fn grouped_shape(&self, pair: &Pair) -> &Shape {
         match pair.matched {
             Match::FakeQuantized(..) => &self.source.tensor(pair.source).shape,
@@ -236,7 +237,7 @@ struct Names<'c> {
     out_stored: HashSet<&'c str>,
     fake_quantized: HashMap<String, (Quantizer, Rounding)>,
     /// int8 tensors with the scales of compressed-tensors.
-    with_owners_scales: HashSet<String>,
+    with_upstream_scales: HashSet<String>,
 }
 
 impl<'c> Names<'c> {
@@ -254,7 +255,7 @@ impl<'c> Names<'c> {
             stored: owned.collect(),
             out_stored: out.all_stored().map(|(_, stored)| stored.name.as_str()).collect(),
             fake_quantized: fake_quantized(out),
-            with_owners_scales: listed_names(out, OWNERS_SCALES_KEY),
+            with_upstream_scales: listed_names(out, UPSTREAM_SCALES_KEY),
         }
     }
 
@@ -293,8 +294,8 @@ impl<'c> Names<'c> {
                 return pair.ok_or_else(|| "its parts differ from the source's".to_owned());
             }
             (Content::Packed(packed), Content::Plain(_)) if packed.int8().is_some() && is_float => {
-                let has_scales_of_owner = self.with_owners_scales.contains(tensor.name.as_str());
-                let preset = packed.int8().filter(|_| has_scales_of_owner).and_then(int8_preset);
+                let has_upstream_scales = self.with_upstream_scales.contains(tensor.name.as_str());
+                let preset = packed.int8().filter(|_| has_upstream_scales).and_then(int8_preset);
                 preset.map_or(Match::Quantized, Match::Preset)
             }
             (Content::Packed(packed), Content::Plain(_))

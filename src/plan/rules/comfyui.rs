@@ -26,7 +26,7 @@ const DIFFUSERS_NAMES: [&[&str]; 6] = [
 
 /// Returns whether ComfyUI cannot hold a tensor as a quantized one. It holds matrices that are
 /// the weight of a module outside the image decoder.
-pub(super) fn is_no_layer(name: &str, rank: usize) -> bool {
+pub(super) fn cannot_hold(name: &str, rank: usize) -> bool {
     rank != 2
         || !name.ends_with(".weight")
         || VAE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

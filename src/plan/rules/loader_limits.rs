@@ -43,25 +43,25 @@ pub enum Condition {
     QuantizedHead,
     /// Only weights are quantized.
     WeightOnly,
-    /// Only weights are quantized, by one scale for each channel.
+    /// Only weights are quantized, with one scale per channel.
     WeightOnlyPerChannel,
-    /// Inputs are quantized, and weights by one scale for each tensor.
+    /// Inputs are quantized, and weights have one scale per tensor.
     OneScalePerTensor,
     /// Inputs are quantized, and the model has F32 weights.
     Int8InputsOfF32,
-    /// Inputs are quantized by calibrated scales.
+    /// Inputs are quantized with calibrated scales.
     StaticInputs,
     /// The tensor belongs to an image encoder.
     VisionPart,
     /// The format is ComfyUI's, and the tensors have the names of the diffusers library.
     DiffusersNames,
-    /// ComfyUI's format, and a quantized tensor that is no layer it reads quantized.
-    NoComfyUiLayer,
-    /// config.json is that of a model of the diffusers library.
+    /// The format is ComfyUI's, and a quantized tensor is not a layer that ComfyUI reads quantized.
+    UnsupportedByComfyUi,
+    /// The configuration is that of a model of the diffusers library.
     DiffusersModel,
-    /// MLX's or torchao's format, and a quantized expert that the loader joins with others.
+    /// The format is MLX's or torchao's, and the loader joins a quantized expert with others.
     JoinedExpert,
-    /// MLX's format, and a quantized layer whose columns do not divide into groups.
+    /// The format is MLX's, and the columns of a quantized layer do not divide into groups.
     UndividedGroups,
 }
 
@@ -279,7 +279,7 @@ pub const LOADER_LIMITS: [LoaderLimit; 29] = [
     LoaderLimit {
         loader: Loader::ComfyUi,
         version: "0.38 (by reading)",
-        condition: Condition::NoComfyUiLayer,
+        condition: Condition::UnsupportedByComfyUi,
         consequence: Consequence::Refuse,
         warn_without_target: true,
         sentence: "reads only Linear and Embedding layers outside the image decoder as quantized ones, and '{}' is none; leave it out",
@@ -385,8 +385,8 @@ impl Condition {
             Condition::DiffusersModel if linear.is_some() => {
                 selected.architecture.diffusers_class().map(str::to_owned)
             }
-            Condition::NoComfyUiLayer if selected.container == Container::ComfyUi => {
-                selected.no_comfyui_layer().map(|id| selected.name(id))
+            Condition::UnsupportedByComfyUi if selected.container == Container::ComfyUi => {
+                selected.unsupported_by_comfyui().map(|id| selected.name(id))
             }
             Condition::JoinedExpert
                 if matches!(selected.container, Container::Mlx | Container::Torchao) =>

@@ -93,7 +93,7 @@ impl TargetRules {
             return comfyui::eligibility(checkpoint, id);
         }
         let is_gguf = self.target.container() == Container::Gguf;
-        // llama.cpp quantizes tables too, but for those whose names it knows.
+        // llama.cpp also quantizes lookup tables, except those with names that it knows.
         let is_table = |found: &Obstacle| is_gguf && *found == Obstacle::Embedding;
         if let Some(obstacle) = obstacle(checkpoint, id).filter(|found| !is_table(found)) {
             let by_name = obstacle.can_be_overruled() && !self.holds_linear_only();

@@ -61,11 +61,11 @@ impl Selected<'_> {
         self.marked().find(|&id| !columns(id).is_multiple_of(group))
     }
 
-    /// The first quantized tensor that ComfyUI takes for no quantized layer.
-    pub(super) fn no_comfyui_layer(&self) -> Option<TensorId> {
+    /// The first quantized tensor that ComfyUI does not read as a quantized layer.
+    pub(super) fn unsupported_by_comfyui(&self) -> Option<TensorId> {
         let is_no_layer = |id: &TensorId| {
             let tensor = self.checkpoint.tensor(*id);
-            comfyui::is_no_layer(&tensor.name, tensor.shape.rank())
+            comfyui::cannot_hold(&tensor.name, tensor.shape.rank())
         };
         self.marked().find(is_no_layer)
     }
@@ -144,7 +144,7 @@ impl Selected<'_> {
         self.plan.iter().any(|(_, quantizer)| is(quantizer.scheme))
     }
 
-    /// Whether a layer is quantized so: by the scheme of the format, or by a preset of int8.
+    /// Returns whether a layer is quantized with this scheme, by the format or by an int8 preset.
     pub(super) fn has_linear(&self, scheme: LinearScheme) -> bool {
         self.linear == Some(scheme)
             || self.linear == Some(LinearScheme::Presets)
@@ -169,7 +169,7 @@ impl Selected<'_> {
     }
 }
 
-/// What a preset of int8 quantizes of a layer; `None` for other schemes.
+/// Returns the scheme that an int8 preset corresponds to; `None` for other schemes.
 fn preset_of_int8(scheme: QuantizationScheme) -> Option<LinearScheme> {
     match scheme.preset()? {
         Preset::W8A8 => Some(LinearScheme::W8A8),

@@ -4,7 +4,7 @@ use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES};
 use crate::quantization::{QuantizationScheme, ScaleStorage};
 use crate::tensor::{BlockType, FloatType, Shape, TensorInfo};
 
-/// What the marker of a layer quantized for ComfyUI says.
+/// The content of the marker of a layer quantized for ComfyUI.
 pub(crate) const COMFYUI_MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
 
 /// The container that an output is written in.

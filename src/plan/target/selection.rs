@@ -85,8 +85,8 @@ impl Target {
         self
     }
 
-    /// The same with the scheme of compressed-tensors that `scheme` belongs to; unchanged for
-    /// other formats.
+    /// Replaces the scheme of compressed-tensors by the one that `scheme` belongs to. Other formats
+    /// are left unchanged.
     pub fn for_scheme(self, scheme: QuantizationScheme) -> Target {
         match scheme {
             QuantizationScheme::PerTensor(..) => self.with_linear_scheme(LinearScheme::W8A8),

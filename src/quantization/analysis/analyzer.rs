@@ -116,16 +116,17 @@ impl<'q> TensorAnalyzer<'q> {
         Self::with_chunk_bytes(spec, dtype, shape, learned, CHUNK_BYTES)
     }
 
-    /// The same with the importance of the tensor's elements, if it is known.
-    pub(crate) fn weighed_by(mut self, importance: Option<RowImportance<'q>>) -> Self {
+    /// Sets the importance of the tensor's elements, if it is known.
+    pub(crate) fn with_importance(mut self, importance: Option<RowImportance<'q>>) -> Self {
         self.single_pass.set_importance(importance);
         self
     }
 
-    /// The same for a tensor that shares a global scale with others, whose largest magnitude is
-    /// `absmax`.
-    pub(crate) fn sharing(mut self, absmax: Option<f64>) -> Self {
-        self.coded = self.coded.into_iter().map(|quantizer| quantizer.sharing(absmax)).collect();
+    /// Sets the largest magnitude of the tensors that share a global scale with this one; `None` if
+    /// none do.
+    pub(crate) fn with_shared_absmax(mut self, absmax: Option<f64>) -> Self {
+        self.coded =
+            self.coded.into_iter().map(|quantizer| quantizer.with_shared_absmax(absmax)).collect();
         self.passes = self.needed_passes();
         self
     }

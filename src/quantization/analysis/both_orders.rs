@@ -25,8 +25,8 @@ fn is_by_channel(quantizer: &Quantizer) -> bool {
     matches!(quantizer.scheme, QuantizationScheme::PerChannel(..))
 }
 
-/// Whether the losses of channels can be measured in channel-major order, which schemes with
-/// groups of their own do not have.
+/// Returns whether a quantizer has one scale, so that losses of channels can be measured in
+/// channel-major order.
 fn has_one_scale(quantizer: &Quantizer) -> bool {
     matches!(quantizer.scheme, QuantizationScheme::PerTensor(..))
 }

@@ -20,8 +20,8 @@ pub(super) struct CodedQuantizer {
     preset: Preset,
     dtype: FloatType,
     shape: Shape,
-    /// The largest magnitude of the tensors that share a global scale with this one; `None`: it
-    /// stands alone.
+    /// The largest magnitude of the tensors that share a global scale with this one; `None` if none
+    /// do.
     shared_absmax: Option<f64>,
 }
 
@@ -33,8 +33,8 @@ impl CodedQuantizer {
         Some(CodedQuantizer { quantizer, preset, dtype, shape: shape.clone(), shared_absmax: None })
     }
 
-    /// The same for a tensor that shares a global scale with others.
-    pub(super) fn sharing(self, absmax: Option<f64>) -> CodedQuantizer {
+    /// Sets the largest magnitude of the tensors that share a global scale with this one.
+    pub(super) fn with_shared_absmax(self, absmax: Option<f64>) -> CodedQuantizer {
         CodedQuantizer { shared_absmax: absmax, ..self }
     }
 

@@ -67,14 +67,14 @@ pub struct AnalysisSpec {
     pub histogram: bool,
     /// Which losses of output channels to compute.
     pub channels: ChannelDetail,
-    /// The importance of the elements, which ggml's block types are made by.
+    /// The importance of the elements, used for ggml's block types.
     pub importance: Importance,
-    /// For presets with a global scale: the tensors that share theirs with others.
+    /// The largest magnitudes of tensors that share a global scale, for presets with one.
     pub shared_absmax: SharedAbsmax,
 }
 
-/// The largest magnitude of a tensor and all those that share a global scale with it. Tensors
-/// that stand alone are not in it.
+/// The largest magnitude over all tensors that share a global scale, by tensor. Tensors with a
+/// global scale of their own are absent.
 pub type SharedAbsmax = Arc<BTreeMap<TensorId, f64>>;
 
 impl AnalysisSpec {

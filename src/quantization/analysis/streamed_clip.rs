@@ -25,7 +25,7 @@ pub(crate) fn clip_of_stream<E>(
     mut read: impl FnMut(&mut dyn FnMut(&[u8])) -> Result<(), E>,
 ) -> Result<f64, E> {
     let quantizer = Quantizer { calibration, scheme: QuantizationScheme::PER_TENSOR };
-    // Every index is in the one group of a tensor that is as long as can be.
+    // A single group of the greatest possible length contains every index.
     let shape = Shape::vector(u64::MAX);
     let quantizer = TensorQuantizer::new(quantizer, Rounding::HalfEven, dtype, &shape, None);
     let mut state = MultiPassState::default();

@@ -10,8 +10,8 @@ use crate::quantization::quantizer::{NotQuantizable, Quantizer};
 use crate::quantization::scheme::Rounding;
 use crate::tensor::{FloatType, Shape};
 
-/// A quantizer with what it depends on in one tensor: the groups, the element type and the
-/// scales that training left.
+/// A quantizer with what it depends on in one tensor: the groups, the element type and the learned
+/// scales.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TensorQuantizer<'l> {
     group_quantizers: GroupQuantizers<'l>,
@@ -40,7 +40,7 @@ impl<'l> TensorQuantizer<'l> {
         }
     }
 
-    /// The same with scales rounded to `scale_type`.
+    /// Sets the type that scales are rounded to.
     pub(super) fn stored_as(self, scale_type: FloatType) -> TensorQuantizer<'l> {
         TensorQuantizer { scale_type, ..self }
     }

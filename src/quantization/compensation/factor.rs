@@ -1,7 +1,7 @@
 //! The factor of the inverse second moments.
 //!
-//! A Cholesky factorization of our own: a crate such as `faer` adds some fifty crates for what
-//! is forty lines here, and its sums depend on the processor, while outputs must not.
+//! The Cholesky factorization is our own. A crate such as `faer` would add some fifty crates in
+//! place of forty lines, and its sums depend on the processor, while outputs must not.
 
 use crate::quantization::compensation::product::Product;
 
@@ -114,7 +114,8 @@ fn cholesky(m: &mut [f32], n: usize, parts: Parts) -> Option<()> {
     Some(())
 }
 
-/// Replaces a lower triangular matrix by its inverse, zeros above the diagonal included.
+/// Replaces a lower triangular matrix by its inverse, and fills the part above the diagonal with
+/// zeros.
 fn invert(m: &mut [f32], n: usize, parts: Parts) {
     for start in (0..n).step_by(BLOCK) {
         let end = n.min(start + BLOCK);
@@ -132,7 +133,7 @@ fn invert(m: &mut [f32], n: usize, parts: Parts) {
         }
         let factors: Vec<f32> =
             rows.chunks(n).flat_map(|row| row[..start].iter().copied()).collect();
-        // The columns before the block, a tile of them after the other.
+        // The columns before the block, one tile after another.
         let mut tiles = vec![0.0; start.div_ceil(PART) * PART * width];
         parts(&mut tiles, PART * width, &|tile, sums| {
             let first = tile * PART;

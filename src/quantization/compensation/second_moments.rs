@@ -40,7 +40,7 @@ impl SecondMoments {
         });
     }
 
-    /// What rounding needs of the moments; `None` if all inputs are zero.
+    /// Returns what rounding with compensation requires; `None` if all inputs are zero.
     pub(crate) fn compensation(self, parts: Parts) -> Option<Compensation> {
         Compensation::new(self.features, self.sums, parts)
     }
