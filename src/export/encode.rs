@@ -241,15 +241,17 @@ impl<'c> ChunkEncoder<'c> {
                 }
                 return Ok(coder);
             }
-            coder.encode(bytes, rows)?;
-            if let Some(error) = error {
-                let mut sums = ErrorSums::default();
-                let each = |x: &[f32], _: &[u8], row: &[f32]| {
-                    sums.merge(&kernels::restored_error(x, row));
-                };
-                coder.restore(bytes, each, |_, _| {})?;
-                sums.levels = coder.levels_of(rows);
-                error.merge(&sums);
+            match error {
+                None => coder.encode(bytes, rows)?,
+                Some(error) => {
+                    let mut sums = ErrorSums::default();
+                    let each = |x: &[f32], _: &[u8], row: &[f32]| {
+                        sums.merge(&kernels::restored_error(x, row));
+                    };
+                    coder.encode_and_restore(bytes, rows, each)?;
+                    sums.levels = coder.levels_of(rows);
+                    error.merge(&sums);
+                }
             }
             Ok::<_, NotQuantizable>(coder)
         })?;

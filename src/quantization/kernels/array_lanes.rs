@@ -3,7 +3,7 @@
 /// Number of elements processed in parallel: one AVX-512 vector of f32, two of AVX2, four of SSE2.
 /// Every sum has this many partial sums on every machine, so the order of additions is always the
 /// same.
-pub(crate) const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 pub(super) type Lanes<T> = [T; LANES];
 
@@ -24,6 +24,14 @@ pub(crate) fn round_half_even(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn integer_byte(x: f32) -> u8 {
     (x + ROUNDING_MAGIC).to_bits() as u8
+}
+
+/// Copies fewer than [`LANES`] elements to lanes; the others are zero.
+#[inline(always)]
+pub(super) fn padded(rest: &[f32]) -> Lanes<f32> {
+    let mut lanes = [0.0; LANES];
+    lanes.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
+    lanes
 }
 
 /// Applies `f` to every lane.

@@ -1,6 +1,6 @@
 //! Ranges of groups of F32 elements.
 
-use crate::quantization::kernels::array_lanes::LANES;
+use crate::quantization::kernels::array_lanes::{LANES, padded};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::simd::{Kernel, Simd};
 
@@ -34,8 +34,7 @@ impl Kernel for Ranges<'_> {
         let mut products = zero;
         for (range, x) in ranges.iter_mut().zip(x.chunks(group)) {
             let (whole, rest) = x.as_chunks::<LANES>();
-            let mut last = [0.0; LANES];
-            last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
+            let last = padded(rest);
             let (mut high, mut low) = (zero, zero);
             for step in 0..whole.len() + usize::from(!rest.is_empty()) {
                 let x = simd.f32s(*whole.get(step).unwrap_or(&last));

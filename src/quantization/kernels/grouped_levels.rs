@@ -1,9 +1,11 @@
 //! Quantizes rows whose groups have scales and zero points that are already known, with quotients
 //! that are rounded to the type of the weight.
 
-use crate::quantization::kernels::array_lanes::{LANES, Lanes, ROUNDING_MAGIC};
+use crate::quantization::kernels::array_lanes::{LANES, padded};
 use crate::quantization::kernels::dispatch::run;
-use crate::quantization::kernels::rounding::nearest_minifloats;
+use crate::quantization::kernels::rounding::{
+    Grid, IntegersHalfEven, nearest_minifloats, round_to_bf16, round_to_f16,
+};
 use crate::quantization::kernels::simd::{Kernel, Simd};
 use crate::tensor::FloatType;
 use crate::tensor::minifloat::Minifloat;
@@ -86,31 +88,24 @@ impl RoundTo for ToF32 {
 impl RoundTo for ToBf16 {
     #[inline(always)]
     fn round<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
-        let bits = simd.bits(x);
-        let odd = simd.and(simd.shift_right(bits, 16), simd.u32s([1; LANES]));
-        let half = simd.add_u32(simd.u32s([0x7FFF; LANES]), odd);
-        let kept = simd.u32s([0xFFFF_0000; LANES]);
-        simd.with_bits(simd.and(simd.add_u32(bits, half), kept))
+        round_to_bf16(simd, x)
     }
 }
 
 impl RoundTo for ToF16 {
     #[inline(always)]
     fn round<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
-        simd.f32s(simd.widen_f16(simd.narrow_f16(simd.array(x))))
+        round_to_f16(simd, x)
     }
 }
 
 /// Rounding of quotients to levels.
 trait Levels: Copy {
+    /// Whether zero points are added to the quotients before.
+    const HAS_ZERO_POINTS: bool;
+
     /// Returns the levels, and vectors with their codes in the low eight bits.
-    fn round<S: Simd, R: RoundTo>(
-        self,
-        simd: S,
-        to: R,
-        quotients: S::F32,
-        zero: S::F32,
-    ) -> (S::F32, S::U32);
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32);
 }
 
 #[derive(Clone, Copy)]
@@ -120,31 +115,20 @@ struct Integers {
 }
 
 impl Levels for Integers {
+    const HAS_ZERO_POINTS: bool = true;
+
     #[inline(always)]
-    fn round<S: Simd, R: RoundTo>(
-        self,
-        simd: S,
-        to: R,
-        quotients: S::F32,
-        zero: S::F32,
-    ) -> (S::F32, S::U32) {
-        let shifted = to.round(simd, simd.add(quotients, zero));
-        let clamped = simd.min(simd.max(shifted, simd.splat(self.low)), simd.splat(self.high));
-        let magic = simd.splat(ROUNDING_MAGIC);
-        let sum = simd.add(clamped, magic);
-        (simd.sub(sum, magic), simd.bits(sum))
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
+        let clamped = simd.min(simd.max(quotients, simd.splat(self.low)), simd.splat(self.high));
+        IntegersHalfEven.round(simd, clamped)
     }
 }
 
 impl Levels for Minifloat {
+    const HAS_ZERO_POINTS: bool = false;
+
     #[inline(always)]
-    fn round<S: Simd, R: RoundTo>(
-        self,
-        simd: S,
-        _: R,
-        quotients: S::F32,
-        _: S::F32,
-    ) -> (S::F32, S::U32) {
+    fn round<S: Simd>(self, simd: S, quotients: S::F32) -> (S::F32, S::U32) {
         nearest_minifloats(simd, self, quotients)
     }
 }
@@ -180,9 +164,14 @@ impl<L: Levels, R: RoundTo, G: Iterator<Item = (f32, f32)>> Kernel for Row<'_, L
                 }
                 let elements = if is_last { padded(x_rest) } else { x[step] };
                 let quotients = to.round(simd, simd.div(simd.f32s(elements), scale));
-                let (level, code) = rule.round(simd, to, quotients, zero);
+                let quotients = if L::HAS_ZERO_POINTS {
+                    to.round(simd, simd.add(quotients, zero))
+                } else {
+                    quotients
+                };
+                let (level, code) = rule.round(simd, quotients);
                 let value = simd.mul(simd.sub(level, zero), scale);
-                let value = if params.restores_bf16 { ToBf16.round(simd, value) } else { value };
+                let value = if params.restores_bf16 { round_to_bf16(simd, value) } else { value };
                 let (code, value) = (simd.low8(code), simd.array(value));
                 if is_last {
                     codes_rest.iter_mut().zip(code).for_each(|(to, code)| *to = code);
@@ -195,9 +184,61 @@ impl<L: Levels, R: RoundTo, G: Iterator<Item = (f32, f32)>> Kernel for Row<'_, L
     }
 }
 
-#[inline(always)]
-fn padded(rest: &[f32]) -> Lanes<f32> {
-    let mut lanes = [0.0; LANES];
-    lanes.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
-    lanes
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantization::kernels::dispatch::{Isa, run_at};
+
+    const GROUPS: [(f32, f32); 3] = [(0.25, 0.0), (1e-3, -3.0), (7.0, 5.0)];
+
+    /// Three groups of 24 elements, so that each ends in half a vector.
+    fn elements() -> Vec<f32> {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f32::from_bits((state & 0x83FF_FFFF) + (120 << 23))
+        };
+        let rare = [0.0, -0.0, 1e30, -1e30, 1e-40];
+        rare.into_iter().chain(std::iter::from_fn(|| Some(next()))).take(72).collect()
+    }
+
+    fn assert_alike<L: Levels, R: RoundTo>(rule: LevelRule, levels: L, to: R) {
+        let params =
+            GroupedLevels { rule, quotient_type: FloatType::F32, restores_bf16: true, group: 24 };
+        let x = elements();
+        let quantized = |isa| {
+            let (mut codes, mut restored) = (vec![0; 72], vec![0.0; 72]);
+            let groups = GROUPS.into_iter();
+            let (codes_out, restored_out) = (&mut codes[..], &mut restored[..]);
+            let row = Row {
+                params,
+                rule: levels,
+                to,
+                x: &x,
+                groups,
+                codes: codes_out,
+                restored: restored_out,
+            };
+            run_at(isa, row)?;
+            let bits: Vec<u32> = restored.iter().map(|x| x.to_bits()).collect();
+            Some((codes, bits))
+        };
+        let expected = quantized(Isa::Baseline);
+        assert!(expected.is_some());
+        for isa in Isa::ALL {
+            let found = quantized(*isa);
+            assert!(found.is_none() || found == expected, "{isa:?} {rule:?}");
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_codes() {
+        let (low, high) = (-8.0, 7.0);
+        assert_alike(LevelRule::Integers { low, high }, Integers { low, high }, ToF16);
+        assert_alike(LevelRule::Integers { low, high }, Integers { low, high }, ToBf16);
+        for format in [Minifloat::E4M3, Minifloat::E2M1] {
+            assert_alike(LevelRule::Minifloat(format), format, ToF32);
+            assert_alike(LevelRule::Minifloat(format), format, ToBf16);
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub use moments::{moments, range};
 pub use params::Quantization;
 pub use quantize::quantize;
 
-pub(crate) use array_lanes::{LANES, integer_byte, round_half_even};
+pub(crate) use array_lanes::{integer_byte, round_half_even};
 pub(crate) use convert::{convert, widen};
 pub(crate) use dispatch::{Loop, run_loop};
 pub(crate) use error::error_by_channel;

@@ -1,6 +1,6 @@
 //! Error sums of elements that were already dequantized.
 
-use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, fold, padded};
 use crate::quantization::kernels::dispatch::run;
 use crate::quantization::kernels::simd::{Kernel, Simd};
 use crate::quantization::loss::Loss;
@@ -108,11 +108,7 @@ impl<'a> Pairs<'a> {
     fn of(x: &'a [f32], restored: &'a [f32]) -> Pairs<'a> {
         let (x, x_rest) = x.as_chunks::<LANES>();
         let (restored, restored_rest) = restored.as_chunks::<LANES>();
-        let mut last = [[0.0; LANES]; 2];
-        for (last, rest) in last.iter_mut().zip([x_rest, restored_rest]) {
-            last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
-        }
-        Pairs { x, restored, last }
+        Pairs { x, restored, last: [padded(x_rest), padded(restored_rest)] }
     }
 
     /// Number of steps.

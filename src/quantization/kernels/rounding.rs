@@ -1,6 +1,6 @@
 //! Division of elements by scales, and rounding of the quotients to levels.
 
-use crate::quantization::kernels::array_lanes::{LANES, Lanes, ROUNDING_MAGIC, map, narrow_bf16};
+use crate::quantization::kernels::array_lanes::{LANES, Lanes, ROUNDING_MAGIC, map};
 use crate::quantization::kernels::params::Quantization;
 use crate::quantization::kernels::simd::Simd;
 use crate::quantization::quantization_type::QuantizationType;
@@ -162,6 +162,22 @@ impl Divisors {
     }
 }
 
+/// Rounds to F16, to nearest even.
+#[inline(always)]
+pub(super) fn round_to_f16<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+    simd.f32s(simd.widen_f16(simd.narrow_f16(simd.array(x))))
+}
+
+/// Rounds to BF16, to nearest even. No lane may be NaN.
+#[inline(always)]
+pub(super) fn round_to_bf16<S: Simd>(simd: S, x: S::F32) -> S::F32 {
+    let bits = simd.bits(x);
+    let odd = simd.and(simd.shift_right(bits, 16), simd.u32s([1; LANES]));
+    let half = simd.add_u32(simd.u32s([0x7FFF; LANES]), odd);
+    let kept = simd.u32s([0xFFFF_0000; LANES]);
+    simd.with_bits(simd.and(simd.add_u32(bits, half), kept))
+}
+
 /// A method to divide elements by the scales of their groups.
 pub(super) trait Division {
     /// The scales rounded to the type they are stored in.
@@ -216,10 +232,8 @@ impl Division for Clamped {
     fn stored<S: Simd>(simd: S, scales: S::F32, scale_type: FloatType) -> S::F32 {
         match scale_type {
             FloatType::F64 | FloatType::F32 => scales,
-            FloatType::F16 => simd.f32s(simd.widen_f16(simd.narrow_f16(simd.array(scales)))),
-            FloatType::BF16 => {
-                simd.f32s(map(narrow_bf16(simd.array(scales)), |bits| f32::from_bits(bits << 16)))
-            }
+            FloatType::F16 => round_to_f16(simd, scales),
+            FloatType::BF16 => round_to_bf16(simd, scales),
         }
     }
     #[inline(always)]

@@ -4,14 +4,12 @@ use crate::quantization::kernels::{self, GroupedLevels, Loop};
 use crate::quantization::preset::{Preset, PresetGroup};
 use crate::quantization::preset_parts::scale_type;
 use crate::quantization::presets::levels::{divides_in_f32, level_rule, restores_bf16};
-use crate::quantization::presets::pack::{code_bits, pack_row, pack_zero_points};
+use crate::quantization::presets::pack::{code_bits, negative_zero, pack_row, pack_zero_points};
 use crate::quantization::presets::scale::{GroupScale, global_scale, group_scales};
 use crate::quantization::presets::working_type::{WorkingType, by_working_type};
-use crate::quantization::quantization_type::QuantizationType;
 use crate::quantization::quantizer::NotQuantizable;
 use crate::quantization::statistics::LevelSet;
 use crate::tensor::{FloatType, Shape, write_f64};
-use std::marker::PhantomData;
 
 /// Encodes and restores whole rows of a tensor, which is treated as a matrix of output channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,12 +34,20 @@ pub(crate) struct EncodedRows {
 }
 
 /// The rows that share scales, or one row.
-struct Band<'a> {
-    x: &'a [f32],
+pub(super) struct Band<'a> {
+    pub x: &'a [f32],
     ranges: &'a [(f32, f32)],
-    scales: &'a [GroupScale],
+    pub scales: &'a [GroupScale],
     codes: &'a [u8],
-    restored: &'a [f32],
+    pub restored: &'a [f32],
+}
+
+impl Band<'_> {
+    /// The elements, codes and dequantized values of each row.
+    fn rows(&self, columns: usize) -> impl Iterator<Item = (&[f32], &[u8], &[f32])> {
+        let rows = self.x.chunks(columns).zip(self.codes.chunks(columns));
+        rows.zip(self.restored.chunks(columns)).map(|((x, codes), restored)| (x, codes, restored))
+    }
 }
 
 /// Why a band cannot be quantized.
@@ -108,19 +114,16 @@ impl PresetCoder {
 
     /// The codes that occur in encoded rows. Both zeros count as one.
     pub(crate) fn levels_of(&self, rows: &EncodedRows) -> LevelSet {
-        let is_float = matches!(
-            self.preset.quantization_type(),
-            QuantizationType::F8E4M3 | QuantizationType::F4E2M1
-        );
         let mut seen = [false; 256];
         rows.values.iter().for_each(|&byte| seen[usize::from(byte)] = true);
         let bytes = (0..=u8::MAX).filter(|&byte| seen[usize::from(byte)]);
-        let (negative_zero, codes): (u8, Vec<u8>) = match code_bits(self.preset) {
-            8 => (0x80, bytes.collect()),
-            _ => (8, bytes.flat_map(|byte| [byte & 15, byte >> 4]).collect()),
+        let codes: Vec<u8> = match code_bits(self.preset) {
+            8 => bytes.collect(),
+            _ => bytes.flat_map(|byte| [byte & 15, byte >> 4]).collect(),
         };
+        let negative_zero = negative_zero(self.preset);
         let codes = codes.into_iter();
-        codes.map(|code| if is_float && code == negative_zero { 0 } else { code }).collect()
+        codes.map(|code| if negative_zero == Some(code) { 0 } else { code }).collect()
     }
 
     fn has_byte_scales(&self) -> bool {
@@ -140,6 +143,33 @@ impl PresetCoder {
     ///
     /// An element is NaN or infinite, or a scale is beyond its type.
     pub(crate) fn encode(&self, bytes: &[u8], out: &mut EncodedRows) -> Result<(), NotQuantizable> {
+        self.encode_bands(bytes, out, |_| {})
+    }
+
+    /// Like [`PresetCoder::encode`]. Also calls `each` with every row, as
+    /// [`PresetCoder::restore`] does.
+    ///
+    /// # Errors
+    ///
+    /// See [`PresetCoder::encode`].
+    pub(crate) fn encode_and_restore(
+        &self,
+        bytes: &[u8],
+        out: &mut EncodedRows,
+        mut each: impl FnMut(&[f32], &[u8], &[f32]),
+    ) -> Result<(), NotQuantizable> {
+        self.encode_bands(bytes, out, |band| {
+            band.rows(self.columns).for_each(|(x, codes, restored)| each(x, codes, restored));
+        })
+    }
+
+    /// Like [`PresetCoder::encode`]. Also calls `each` with every band.
+    pub(super) fn encode_bands(
+        &self,
+        bytes: &[u8],
+        out: &mut EncodedRows,
+        mut each: impl FnMut(&Band),
+    ) -> Result<(), NotQuantizable> {
         let EncodedRows { values, scales, zero_points } = out;
         values.clear();
         scales.clear();
@@ -157,6 +187,7 @@ impl PresetCoder {
             if let Preset::W4A16Asym(_) = self.preset {
                 zeros.extend(band.scales.iter().map(|group| group.zero));
             }
+            each(&band);
         })?;
         if !zeros.is_empty() {
             let across = self.groups_across();
@@ -188,21 +219,8 @@ impl PresetCoder {
                 let clip = if is_zero { 0.0 } else { f64::from(group.scale) * most };
                 each_scale(clip, group.scale);
             }
-            let rows = band.x.chunks(self.columns).zip(band.codes.chunks(self.columns));
-            for ((x, codes), restored) in rows.zip(band.restored.chunks(self.columns)) {
-                each(x, codes, restored);
-            }
+            band.rows(self.columns).for_each(|(x, codes, restored)| each(x, codes, restored));
         })
-    }
-
-    /// Calls `each` with every row: its elements, the scales of its groups, and what its levels
-    /// stand for. For presets whose rows have scales of their own.
-    pub(super) fn each_row(
-        &self,
-        bytes: &[u8],
-        mut each: impl FnMut(&[f32], &[GroupScale], &[f32]),
-    ) -> Result<(), NotQuantizable> {
-        self.each_band(bytes, |band| each(band.x, band.scales, band.restored))
     }
 
     /// Appends the stored form of the codes of whole rows to `values`.
@@ -258,20 +276,15 @@ impl PresetCoder {
         ranges.clear();
         ranges.resize(self.groups_across(), (0.0, 0.0));
         let has_signs = matches!(self.preset, Preset::W4A16Asym(_));
-        let is_finite = |x: &[f32]| kernels::group_ranges(x, self.group, has_signs, ranges);
-        // All rows are visited, because each extends the ranges.
-        if x.chunks(self.columns).map(is_finite).filter(|is_finite| !is_finite).count() > 0 {
+        let mut is_finite = true;
+        for x in x.chunks(self.columns) {
+            is_finite &= kernels::group_ranges(x, self.group, has_signs, ranges);
+        }
+        if !is_finite {
             return Err(BandError::NotFinite);
         }
-        let (preset, global) = (self.preset, self.global);
-        kernels::run_loop(GroupScales::<W> {
-            preset,
-            ranges,
-            global,
-            groups: scales,
-            of: PhantomData,
-        })
-        .map_err(BandError::ScaleOverflow)?;
+        let preset = self.preset;
+        group_scales::<W>(preset, ranges, self.global, scales).map_err(BandError::ScaleOverflow)?;
         codes.resize(x.len(), 0);
         restored.resize(x.len(), 0.0);
         let params = GroupedLevels {
@@ -295,24 +308,6 @@ fn widen(dtype: FloatType, bytes: &[u8], x: &mut Vec<f32>) {
     kernels::widen(dtype, bytes, x);
 }
 
-/// The loop over the groups of a band.
-struct GroupScales<'a, W> {
-    preset: Preset,
-    ranges: &'a [(f32, f32)],
-    global: f32,
-    groups: &'a mut Vec<GroupScale>,
-    of: PhantomData<W>,
-}
-
-impl<W: WorkingType> Loop for GroupScales<'_, W> {
-    type Output = Result<(), f32>;
-
-    #[inline(always)]
-    fn run(self) -> Self::Output {
-        group_scales::<W>(self.preset, self.ranges, self.global, self.groups)
-    }
-}
-
 /// The loop that packs the codes of a band.
 struct Pack<'a> {
     coder: &'a PresetCoder,
@@ -328,5 +323,52 @@ impl Loop for Pack<'_> {
         let Pack { coder, codes, out } = self;
         let rows = codes.chunks(coder.columns).zip(out.chunks_mut(coder.row_bytes().max(1)));
         rows.for_each(|(codes, out)| pack_row(coder.preset, codes, out));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantization::kernels::{LevelRule, integer_byte};
+    use crate::quantization::presets::levels::{level, restored};
+    use crate::tensor::write_f64;
+
+    #[test]
+    fn rows_are_quantized_as_their_elements_one_by_one() {
+        let shape = Shape::new([6, 192]).expect("fits");
+        let groups = [Preset::W4A16(24), Preset::W4A16Asym(8), Preset::W8A16(24)];
+        let small = [0.0, -0.0, 1e-6, -3e-8];
+        let values = (0..6 * 192u32).map(|i| match small.get(i as usize % 41) {
+            Some(&value) => value,
+            None => f64::from(i.wrapping_mul(2_654_435_761) >> 20) / 4096.0 - 0.37,
+        });
+        for dtype in [FloatType::BF16, FloatType::F16, FloatType::F32] {
+            let mut bytes = Vec::new();
+            values.clone().for_each(|value| write_f64(dtype, value, &mut bytes));
+            for preset in Preset::ALL.into_iter().chain(groups) {
+                if preset.obstacle(&shape).is_some() {
+                    continue;
+                }
+                let coder = PresetCoder::new(preset, dtype, &shape, 0.63);
+                let found = coder.each_band(&bytes, |band| {
+                    for (i, &x) in band.x.iter().enumerate() {
+                        let scale = band.scales[i % coder.columns / coder.group];
+                        let (level, value) = by_working_type!(dtype, W => {
+                            let level = level::<W>(preset, x, scale);
+                            (level, restored::<W>(preset, level, scale))
+                        });
+                        let code = match level_rule(preset) {
+                            LevelRule::Integers { .. } => integer_byte(level),
+                            LevelRule::Minifloat(format) => {
+                                format.signed(format.nearest(level.abs()).1, level) as u8
+                            }
+                        };
+                        assert_eq!(band.codes[i], code, "{preset} {dtype:?} {x}");
+                        assert_eq!(band.restored[i], value, "{preset} {dtype:?} {x}");
+                    }
+                });
+                found.expect("finite");
+            }
+        }
     }
 }

@@ -56,11 +56,10 @@ impl PresetCoder {
     ) -> Result<(CompensatedError, ErrorSums), NotQuantizable> {
         let (mut original, mut nearest, mut scales) = (Vec::new(), Vec::new(), Vec::new());
         // Scales and zero points are those of rounding to nearest.
-        self.encode(bytes, out)?;
-        self.each_row(bytes, |x, row_scales, restored| {
-            original.extend_from_slice(x);
-            nearest.extend(x.iter().zip(restored).map(|(x, restored)| x - restored));
-            scales.extend_from_slice(row_scales);
+        self.encode_bands(bytes, out, |row| {
+            original.extend_from_slice(row.x);
+            nearest.extend(row.x.iter().zip(row.restored).map(|(x, restored)| x - restored));
+            scales.extend_from_slice(row.scales);
         })?;
         let mut levels = vec![0.0; original.len()];
         let rounding = Rounding { coder: self, scales: &scales, levels: &mut levels };
@@ -70,19 +69,18 @@ impl PresetCoder {
         let found = CompensatedError {
             signal: error(original.clone(), None),
             nearest: error(nearest, None),
-            compensated: error(original, Some(rounding)),
+            compensated: error(original.clone(), Some(rounding)),
         };
         out.values.clear();
         let codes: Vec<u8> = levels.iter().map(|&level| integer_byte(level)).collect();
         self.pack(&codes, &mut out.values);
         let mut sums = ErrorSums::default();
-        let (mut rows, mut restored) = (levels.chunks(self.columns()), Vec::new());
-        self.each_row(bytes, |x, row_scales, _| {
-            restored.resize(x.len(), 0.0);
-            let levels = rows.next().unwrap_or_default();
+        let mut restored = vec![0.0; self.columns()];
+        let rows = original.chunks(self.columns()).zip(levels.chunks(self.columns()));
+        for ((x, levels), row_scales) in rows.zip(scales.chunks(self.groups_across())) {
             kernels::run_loop(RestoreRow { coder: self, levels, row_scales, out: &mut restored });
             sums.merge(&kernels::restored_error(x, &restored));
-        })?;
+        }
         Ok((found, sums))
     }
 }

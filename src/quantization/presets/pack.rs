@@ -1,22 +1,36 @@
-//! Packs levels into their stored bytes.
+//! Packs codes into their stored bytes.
 
 use crate::quantization::preset::Preset;
+use crate::quantization::quantization_type::QuantizationType;
 
 /// Number of bits of a code.
 pub(super) fn code_bits(preset: Preset) -> u64 {
     preset.quantization_type().bits()
 }
 
-/// Fills `out` with the codes of a row: one byte each, or two per byte with the even column in the
-/// low nibble, which equals packing into little-endian 32-bit words. Packed integers are offset by
-/// half their range.
-#[inline(always)]
-pub(super) fn pack_row(preset: Preset, codes: &[u8], out: &mut [u8]) {
-    let offset = match preset {
+/// Returns what is added to the code of an integer when it is packed: half the range.
+pub(super) fn packed_offset(preset: Preset) -> u8 {
+    match preset {
         Preset::W8A16(_) => 128,
         Preset::W4A16(_) | Preset::W4A16Asym(_) => 8,
         _ => 0,
-    };
+    }
+}
+
+/// Returns the code of negative zero; `None` for integers.
+pub(super) fn negative_zero(preset: Preset) -> Option<u8> {
+    match preset.quantization_type() {
+        QuantizationType::F8E4M3 => Some(0x80),
+        QuantizationType::F4E2M1 => Some(8),
+        QuantizationType::QInt8 | QuantizationType::QInt4 => None,
+    }
+}
+
+/// Fills `out` with the codes of a row: one byte each, or two per byte with the even column in the
+/// low nibble, which equals packing into little-endian 32-bit words.
+#[inline(always)]
+pub(super) fn pack_row(preset: Preset, codes: &[u8], out: &mut [u8]) {
+    let offset = packed_offset(preset);
     match code_bits(preset) {
         8 => {
             let pairs = out.iter_mut().zip(codes);

@@ -1,6 +1,6 @@
 //! Computes the scale of a group of elements from its range.
 
-use crate::quantization::kernels::{LANES, round_half_even};
+use crate::quantization::kernels::round_half_even;
 use crate::quantization::preset::Preset;
 use crate::quantization::presets::working_type::WorkingType;
 use crate::tensor::minifloat::Minifloat;
@@ -72,23 +72,7 @@ fn each_group(
     groups: &mut Vec<GroupScale>,
     rule: impl Fn(f32, f32) -> GroupScale,
 ) {
-    for ranges in ranges.chunks(LANES) {
-        let [mut low, mut high, mut scale, mut zero] = [[0f32; LANES]; 4];
-        let mut code = [0u8; LANES];
-        for ((low, high), range) in low.iter_mut().zip(&mut high).zip(ranges) {
-            (*low, *high) = *range;
-        }
-        for i in 0..LANES {
-            let group = rule(low[i], high[i]);
-            (scale[i], zero[i], code[i]) = (group.scale, group.zero, group.code);
-        }
-        let found = (0..ranges.len().min(LANES)).map(|i| GroupScale {
-            scale: scale[i],
-            zero: zero[i],
-            code: code[i],
-        });
-        groups.extend(found);
-    }
+    groups.extend(ranges.iter().map(|&(min, max)| rule(min, max)));
 }
 
 /// The largest magnitude of a range.

@@ -1,8 +1,7 @@
 //! The codes that occur in rows.
 
 use crate::quantization::preset::Preset;
-use crate::quantization::presets::pack::code_bits;
-use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::presets::pack::{code_bits, negative_zero, packed_offset};
 use crate::quantization::statistics::LevelSet;
 
 /// The codes seen so far.
@@ -26,20 +25,15 @@ impl SeenCodes {
             return;
         }
         codes.iter().for_each(|&code| self.seen[usize::from(code)] = true);
-        let is_integer = self.preset.quantization_type() == QuantizationType::QInt4;
-        let possible = if is_integer { 16 } else { 15 };
-        self.is_complete = code_bits(self.preset) == 4 && self.levels().count() == possible;
+        if code_bits(self.preset) == 4 {
+            let possible = if negative_zero(self.preset).is_some() { 15 } else { 16 };
+            self.is_complete = self.levels().count() == possible;
+        }
     }
 
     /// The codes in their stored form. Both zeros count as one.
     pub(crate) fn levels(&self) -> LevelSet {
-        let (offset, negative_zero) = match self.preset {
-            Preset::W8A8 => (0, None),
-            Preset::W8A16(_) => (128, None),
-            Preset::W4A16(_) | Preset::W4A16Asym(_) => (8, None),
-            Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => (0, Some(0x80)),
-            Preset::Nvfp4A16 | Preset::Mxfp4A16 => (0, Some(8)),
-        };
+        let (offset, negative_zero) = (packed_offset(self.preset), negative_zero(self.preset));
         let codes = (0..=u8::MAX).filter(|&code| self.seen[usize::from(code)]);
         let stored = |code: u8| {
             if negative_zero == Some(code) { 0 } else { code.wrapping_add(offset) }
