@@ -13,6 +13,7 @@ mod guard;
 mod input;
 mod inspector;
 mod jobs;
+mod list_loop;
 mod log;
 mod measurements;
 mod options;

@@ -3,16 +3,12 @@
 use crate::app::settings::Settings;
 use crate::app::shares::{SharesKey, SharesView};
 use crate::export::Survey;
-use crate::tui::appearance::{require_terminal, theme};
-use crate::tui::event_loop::IDLE_WAIT;
-use crate::tui::guard::{TerminalGuard, restore_terminal_on_panic};
 use crate::tui::input::key_of;
-use crate::tui::screen::Screen;
-use crate::tui::signals::Signals;
-use crate::tui::wait::{TerminalState, wait_for_input};
+use crate::tui::list_loop::{List, Step, show};
 use crate::ui;
-use color_eyre::eyre::Context;
+use crate::ui::Theme;
 use crossterm::event::{Event, MouseEventKind};
+use ratatui::Frame;
 use ratatui::layout::Rect;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,72 +27,61 @@ pub fn watch_shares(
     survey: Survey,
     settings: &Settings,
 ) -> color_eyre::Result<Option<PathBuf>> {
-    require_terminal()?;
-    let theme = theme(settings);
-    let signals = Signals::register().wrap_err("signals cannot be watched")?;
-    restore_terminal_on_panic();
-    let mut screen = TerminalGuard::enter(settings.mouse)
-        .wrap_err("the terminal cannot be prepared for drawing")?;
-    let mut view = SharesView::new(survey);
-    let mut read = Instant::now();
-    let mut changed = true;
-    loop {
-        if read.elapsed() >= REFRESH_INTERVAL {
-            refresh(&mut view, directory);
-            (read, changed) = (Instant::now(), true);
-        }
-        if changed {
-            screen.draw(|frame| ui::shares::draw(frame, &view, settings, &theme))?;
-        }
-        changed = false;
-        if wait_for_input(IDLE_WAIT)? == TerminalState::HungUp {
-            signals.hang_up();
-        }
-        while signals.end().is_none() && crossterm::event::poll(Duration::ZERO)? {
-            changed = true;
-            let size = screen.size()?;
-            let area = Rect::new(0, 0, size.width, size.height);
-            match handle(&mut view, crossterm::event::read()?, area, settings) {
-                SharesKey::Nothing => {}
-                SharesKey::Refresh => refresh(&mut view, directory),
-                SharesKey::Copy(command) => screen.copy(&command)?,
-                SharesKey::Open(path) => return Ok(Some(path)),
-                SharesKey::Leave => return Ok(None),
-                SharesKey::Suspend => screen.suspend()?,
-                SharesKey::Redraw => screen.invalidate()?,
-            }
-        }
-        if signals.take_suspend() {
-            screen.suspend()?;
-            changed = true;
-        }
-        if let Some(signal) = signals.end() {
-            drop(screen);
-            signal_hook::low_level::emulate_default_handler(signal)?;
-            return Ok(None);
-        }
+    let view = SharesView::new(survey);
+    show(&mut WatchedShares { directory, view, read: Instant::now() }, settings)
+}
+
+/// The shares in a directory.
+struct WatchedShares<'d> {
+    directory: &'d Path,
+    view: SharesView,
+    /// When the directory was read last.
+    read: Instant,
+}
+
+impl WatchedShares<'_> {
+    fn read(&mut self) {
+        let read = Survey::read(self.directory, Some(&self.view.survey));
+        self.view.refresh(read.map_err(|error| error.to_string()));
+        self.read = Instant::now();
     }
 }
 
-fn refresh(view: &mut SharesView, directory: &Path) {
-    let read = Survey::read(directory, Some(&view.survey));
-    view.refresh(read.map_err(|error| error.to_string()));
-}
+impl List for WatchedShares<'_> {
+    fn draw(&self, frame: &mut Frame, settings: &Settings, theme: &Theme) {
+        ui::shares::draw(frame, &self.view, settings, theme);
+    }
 
-fn handle(view: &mut SharesView, event: Event, area: Rect, settings: &Settings) -> SharesKey {
-    match event {
-        Event::Key(key) => {
-            let rows = ui::shares::height(area, view);
-            key_of(key).map_or(SharesKey::Nothing, |key| view.press(&settings.keys, key, rows))
-        }
-        Event::Mouse(mouse) => {
-            match mouse.kind {
-                MouseEventKind::ScrollUp => view.wheel(-1),
-                MouseEventKind::ScrollDown => view.wheel(1),
-                _ => {}
+    fn handle(&mut self, event: Event, area: Rect, settings: &Settings) -> Step {
+        match event {
+            Event::Key(key) => {
+                let Some(key) = key_of(key) else { return Step::Nothing };
+                let rows = ui::shares::height(area, &self.view);
+                match self.view.press(&settings.keys, key, rows) {
+                    SharesKey::Nothing => {}
+                    SharesKey::Refresh => self.read(),
+                    SharesKey::Copy(command) => return Step::Copy(command),
+                    SharesKey::Open(path) => return Step::Choose(path),
+                    SharesKey::Leave => return Step::Leave,
+                    SharesKey::Suspend => return Step::Suspend,
+                    SharesKey::Redraw => return Step::Redraw,
+                }
             }
-            SharesKey::Nothing
+            Event::Mouse(mouse) => match mouse.kind {
+                MouseEventKind::ScrollUp => self.view.wheel(-1),
+                MouseEventKind::ScrollDown => self.view.wheel(1),
+                _ => {}
+            },
+            _ => {}
         }
-        _ => SharesKey::Nothing,
+        Step::Nothing
+    }
+
+    fn refresh(&mut self) -> bool {
+        let is_due = self.read.elapsed() >= REFRESH_INTERVAL;
+        if is_due {
+            self.read();
+        }
+        is_due
     }
 }
