@@ -6,11 +6,9 @@ use crate::plan::Obstacle;
 use crate::quantization::{QuantizationMode, QuantizationScheme, QuantizationType};
 use crate::report::document::Totals;
 use crate::text::{figures, names};
-use aho_corasick::AhoCorasick;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::LazyLock;
 
 /// The scheme of the size in int4: common block size, one F32 scale per block.
 const INT4: QuantizationScheme =
@@ -65,21 +63,12 @@ impl TensorRole {
         }
     }
 
-    /// The role that words in the name stand for. If there are several, the first of
-    /// [`ROLE_WORDS`] decides.
+    /// The role of the first of [`ROLE_WORDS`] in the name.
     fn of_name(name: &str) -> Option<TensorRole> {
-        static WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
-            let words = ROLE_WORDS.iter().map(|(word, _)| word);
-            AhoCorasick::builder().ascii_case_insensitive(true).build(words).ok()
-        });
-        let found = WORDS.as_ref()?.find_overlapping_iter(name);
-        let first = found.map(|word| word.pattern().as_usize()).min();
-        let role = first.and_then(|word| ROLE_WORDS.get(word)).map(|(_, role)| *role);
-        let is_head = |start: &str| {
-            name.get(..start.len()).is_some_and(|name| name.eq_ignore_ascii_case(start))
-        };
-        let is_start = || HEAD_STARTS.into_iter().any(is_head).then_some(TensorRole::OutputHead);
-        role.or_else(is_start)
+        let name = name.to_ascii_lowercase();
+        let role = ROLE_WORDS.iter().find(|(word, _)| name.contains(word)).map(|(_, role)| *role);
+        let is_head = || HEAD_STARTS.iter().any(|start| name.starts_with(start));
+        role.or_else(|| is_head().then_some(TensorRole::OutputHead))
     }
 }
 
