@@ -22,7 +22,7 @@ pub struct SharesView {
     pub said: Option<String>,
     /// Why the directory could not be read the last time.
     pub problem: Option<String>,
-    /// The first row of the keys, while these are shown in place of the list.
+    /// The first visible row of the list of keys; `None` while the shares are shown.
     pub help: Option<usize>,
 }
 
@@ -116,7 +116,7 @@ impl SharesView {
             Some(command) => (advice, Some(names::visible(&command).into_owned())),
             None => (
                 format!(
-                    "Share {partition} is made by the workers' command with --partition {partition}."
+                    "To make share {partition}, run the workers' command with --partition {partition}."
                 ),
                 None,
             ),

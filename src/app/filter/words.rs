@@ -31,8 +31,8 @@ impl Words {
     /// Makes each word match literally if any of `names` contains it: a fuzzy match on long names
     /// would find far too many.
     ///
-    /// Results for `before` are reused: a word that no name contains stays without names when it
-    /// is typed further.
+    /// Results for `before` are reused: if no name contains a word, no name contains a longer word
+    /// that starts with it.
     pub(super) fn resolve<'n>(
         &mut self,
         before: &Words,

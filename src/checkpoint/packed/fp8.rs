@@ -182,9 +182,10 @@ fn scaled(
     };
     if let (Some("fp8"), Some(configured)) = (method, listing.text("fmt")) {
         let found = short_name(values.dtype());
-        // Such as `e4m3`, `e4m3fn` and `float8_e4m3fn`.
-        if ["e4m3", "e5m2"].iter().any(|kind| configured.contains(kind) != found.contains(kind)) {
-            return Err(format!("config.json says '{configured}', found {found}"));
+        // Such as `e4m3`, `e4m3fn` and `float8_E4M3FN`.
+        let named = configured.to_lowercase();
+        if ["e4m3", "e5m2"].iter().any(|kind| named.contains(kind) != found.contains(kind)) {
+            return Err(format!("expected '{configured}' as in config.json, found {found}"));
         }
     }
     if method == Some("compressed-tensors") {

@@ -323,8 +323,9 @@ impl PartialDirectory {
             }
             if partition.count() != first.count() {
                 let (a, b) = (first.count(), partition.count());
-                let why =
-                    format!("is one of {b} partitions, others are of {a}; remove those of one");
+                let why = format!(
+                    "belongs to a division into {b} shares, other fragments to one into {a}; remove the fragments of one of them"
+                );
                 return Err(unfit(&path, why));
             }
         }

@@ -70,8 +70,7 @@ impl Survey {
         let others: Vec<&Partition> =
             finished.iter().filter(|partition| partition.count() != first.count()).collect();
         let problem = others.first().map(|other| {
-            let (count, first) = (other.count(), first.count());
-            format!("{} of {count} partitions, others of {first}; remove those of one", other)
+            format!("there are shares of two divisions, such as {first} and {other}: remove those of one")
         });
         let mut command = before.and_then(|before| before.command.clone());
         let mut share = |partition: Partition| {
