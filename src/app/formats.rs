@@ -49,7 +49,7 @@ pub(crate) fn summary(container: Container) -> &'static str {
         Container::Burn => "a burnpack file with Q8S tensors",
         Container::FakeQuantized => "floats rounded to int8, for evaluation",
         Container::ComfyUi => "safetensors with ComfyUI's markers",
-        Container::Mlx => "safetensors with MLX's group-wise int8",
+        Container::Mlx => "safetensors with MLX's group-wise int8 or int4",
         Container::Torchao => "safetensors with torchao's int8 tensors",
     }
 }

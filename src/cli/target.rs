@@ -271,7 +271,7 @@ impl TargetArgs {
             Container::CompressedTensors(_) if !names_scheme => {
                 Ok(target.with_linear_scheme(LinearScheme::Presets))
             }
-            Container::FakeQuantized => Ok(target),
+            other if other.can_store(QuantizationScheme::Preset(preset)) => Ok(target),
             other => {
                 let (scheme, format) = (preset.name(), other.name());
                 Err(unfit(checkpoint, TargetError::NoSuchScheme { scheme, format }))
@@ -339,7 +339,7 @@ const FORMATS: [(&str, &str, Container); 8] = [
     ("gguf", "block types for llama.cpp, from a GGUF file of floats", Container::Gguf),
     ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
     ("comfyui", "one file with ComfyUI's markers; Linear layers", Container::ComfyUi),
-    ("mlx", "a directory for mlx-lm; Linear layers in groups", Container::Mlx),
+    ("mlx", "a directory for mlx-lm; Linear layers in groups, int8 or int4", Container::Mlx),
     ("torchao", "a directory for torchao in transformers; Linear layers", Container::Torchao),
     (
         "fake-quantized",

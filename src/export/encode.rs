@@ -2,6 +2,7 @@
 
 use crate::checkpoint::packed::{BIAS_FACTOR, Int8Values};
 use crate::checkpoint::{Checkpoint, Reader, StoredId};
+use crate::export::biases::{preset_factor, write_biases};
 use crate::export::compensated::CompensatedTensors;
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
@@ -13,7 +14,7 @@ use crate::quantization::{
     Quantizer, Rounding, ScaledGroup, SeenCodes, dequantize_groups, difference, kernels,
     narrowed_scale,
 };
-use crate::tensor::{BlockType, FloatType, Shape, TensorId, read_f64, write_f64};
+use crate::tensor::{BlockType, FloatType, Shape, TensorId, write_f64};
 use std::fs::File;
 use std::ops::Range;
 
@@ -207,14 +208,13 @@ impl<'c> ChunkEncoder<'c> {
         target.sink.write(scales_at + first * to.size() as u64, &mut self.out)?;
         let Some(biases_at) = biases_at else { return Ok(()) };
         self.out.clear();
-        for (i, &scale) in scales.iter().enumerate() {
-            write_f64(to, (BIAS_FACTOR * scale).into(), &mut self.out);
-            if read_f64(to, &self.out, i).is_some_and(f64::is_infinite) {
-                let absmax = f64::from(scale) * 127.0;
-                let why = NotQuantizable::ScaleOverflow { absmax };
-                return Err(self.not_quantizable(quantized.tensor, why));
-            }
-        }
+        scales.iter().for_each(|&scale| write_f64(to, scale.into(), &mut self.out));
+        let mut biases = Vec::new();
+        write_biases(BIAS_FACTOR, to, &self.out, &mut biases).map_err(|scale| {
+            let why = NotQuantizable::ScaleOverflow { absmax: scale * 127.0 };
+            self.not_quantizable(quantized.tensor, why)
+        })?;
+        self.out = biases;
         target.sink.write(biases_at + first * to.size() as u64, &mut self.out)
     }
 
@@ -260,6 +260,15 @@ impl<'c> ChunkEncoder<'c> {
             coder.map_err(|why| self.not_quantizable(tensor, why.after(target.range.start)))?;
         let row = target.range.start / coder.columns() as u64;
         let at = target.offset + row * coder.row_bytes() as u64;
+        if let Some(offset) = file.offset_of_part(tensor, PresetPart::Biases) {
+            let (scale_type, scales) = (coder.scale_type(), &self.rows.scales);
+            let written = write_biases(preset_factor(preset), scale_type, scales, &mut self.out);
+            written.map_err(|scale| {
+                let absmax = scale * f64::from(preset.quantization_type().max());
+                self.not_quantizable(tensor, NotQuantizable::ScaleOverflow { absmax })
+            })?;
+            target.sink.write(offset + coder.scales_before(row), &mut self.out)?;
+        }
         let EncodedRows { values, scales, zero_points } = &mut self.rows;
         target.sink.write(at, values)?;
         if let Some(offset) = file.offset_of_part(tensor, PresetPart::Scales) {

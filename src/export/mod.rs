@@ -6,6 +6,7 @@
 //! `job`, `report` or anything above.
 
 mod atomic_output;
+mod biases;
 mod compensated;
 mod container_check;
 mod disk;

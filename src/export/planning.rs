@@ -140,7 +140,7 @@ fn check_plan(
     }
     for (id, quantizer) in plan.iter() {
         let is_held = match quantizer.scheme.preset() {
-            Some(_) => matches!(format, OutputFormat::Presets | OutputFormat::FakeQuantized),
+            Some(_) => format.container().can_store(quantizer.scheme),
             None => {
                 let is_ggml = quantizer.scheme.ggml().is_some() && request.writes_gguf();
                 is_ggml || quantizer.scheme.is_scaled_int8()

@@ -19,7 +19,7 @@ pub enum OutputFormat {
     Int8WeightOnly,
     /// One safetensors file with ComfyUI's markers.
     ComfyUi,
-    /// A model directory for MLX, with int8 in groups of columns.
+    /// A model directory for MLX, with int8 or int4 in groups of columns.
     Mlx,
     /// A model directory with torchao's int8 tensors.
     Torchao,

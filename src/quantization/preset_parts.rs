@@ -16,6 +16,8 @@ pub enum PresetPart {
     GlobalScale,
     /// The rows and columns: the shape of packed values does not determine the columns.
     Shape,
+    /// In formats whose elements are `code * scale + bias`: −8 times the scales of int4.
+    Biases,
 }
 
 /// A stored tensor of a quantized weight.
@@ -92,6 +94,12 @@ impl Preset {
             _ => part.dtype.bytes_for(part.shape.elements()).unwrap_or(0),
         };
         self.parts(FloatType::F32, shape).into_iter().map(bytes).sum()
+    }
+
+    /// Bytes of the values, and of a scale and a bias of `scale_bytes` for each group.
+    pub(crate) fn affine_bytes(self, shape: &Shape, scale_bytes: u64) -> u64 {
+        let values = (shape.elements() * self.quantization_type().bits()).div_ceil(8);
+        values + self.scale_dims(shape).iter().product::<u64>() * 2 * scale_bytes
     }
 }
 

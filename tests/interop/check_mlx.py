@@ -23,16 +23,16 @@ def check(floats, out):
     model, config = load_model(out)
     plain, _ = load_model(floats)
     problems = []
-    size = config["quantization"]["group_size"]
+    size, bits = config["quantization"]["group_size"], config["quantization"]["bits"]
     quantized = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)
     }
     expected = dict(plain.named_modules())
     for name, module in quantized.items():
-        if (module.bits, module.group_size) != (8, size):
+        if (module.bits, module.group_size) != (bits, size):
             problems.append(f"{name} has {module.bits} bits in groups of {module.group_size}")
         scales, biases = (x.astype(mx.float32) for x in (module.scales, module.biases))
-        weight = mx.dequantize(module.weight, scales, biases, group_size=size, bits=8)
+        weight = mx.dequantize(module.weight, scales, biases, group_size=size, bits=bits)
         if not np.array_equal(np.array(weight), np.array(expected[name].weight)):
             problems.append(f"{name} differs")
     # In F32, so that only sums differ.

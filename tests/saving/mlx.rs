@@ -1,9 +1,11 @@
-//! Saving for MLX: words of `q + 128` with scales and biases, read back as previewed.
+//! Saving for MLX: words of `q + 128` or `q + 8` with scales and biases, read back as previewed.
 
 use crate::support::checkpoint::{Tensor, weights, write};
 use crate::support::{data, failure, json, stdout};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::job::{Progress, verify};
+use quantscope::quantization::{Preset, encode_preset};
+use quantscope::tensor::{FloatType, Shape};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -97,6 +99,78 @@ fn a_directory_has_words_scales_and_biases() {
 }
 
 #[test]
+fn int4_has_the_codes_and_scales_of_w4a16() {
+    let directory = tempfile::tempdir().expect("temp");
+    for (source, group) in [("single", 128), ("sharded", 64), ("single", 32)] {
+        let (scheme, preset) = (format!("W4A16:{group}"), Preset::W4A16(group));
+        let (source, out) =
+            (data(&format!("tiny-llama/{source}")), directory.path().join(group.to_string()));
+        let command = ["quantize", &source, "-o", text(&out), "--for", "mlx", "--scheme", &scheme];
+        let receipt = json(&command);
+        assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(14));
+        let written = Checkpoint::open(&out).expect("opens");
+        let original = Checkpoint::open(Path::new(&source)).expect("opens");
+        let name = format!("{UP}.weight");
+        let x = stored(&original, &name).1;
+        let shape = Shape::new([256, 128]).expect("fits");
+        let parts = encode_preset(preset, FloatType::BF16, &shape, &x, None).expect("finite");
+        let (words_type, words) = stored(&written, &name);
+        let (scale_type, scales) = stored(&written, &format!("{UP}.scales"));
+        let (bias_type, biases) = stored(&written, &format!("{UP}.biases"));
+        let groups = format!("BF16 [256, {}]", 128 / group);
+        assert_eq!([words_type, scale_type, bias_type], ["U32 [256, 16]", &groups, &groups]);
+        assert!(words == parts[0].1 && scales == parts[1].1, "{group}");
+        let (scales, biases) = (halves(&scales), halves(&biases));
+        let read = floats(&written, &name);
+        for (at, value) in read.iter().enumerate() {
+            let (scale, bias) = (scales[at / group as usize], biases[at / group as usize]);
+            let code = words[at / 2] >> (at % 2 * 4) & 15;
+            assert_eq!(value.to_bits(), (f32::from(code) * scale + bias).to_bits());
+        }
+        let quantization = json!({"group_size": group, "bits": 4, "mode": "affine"});
+        assert_eq!(config(&out)["quantization"], quantization);
+        let inspected = json(&["inspect", text(&out)]).to_string();
+        assert!(inspected.contains(&format!("mlx int4, groups of {group}")), "{inspected}");
+        let verified = json(&["verify", text(&out), "--against", &source]);
+        assert_eq!(verified["quantized"].as_array().map(Vec::len), Some(14), "{verified}");
+        let (measured, saved) = (
+            json(&["analyze", &source, "--for", "mlx", "--schemes", &scheme]),
+            receipt["quantized"].as_array().expect("a list"),
+        );
+        let measured = measured["tensors"].as_array().expect("a list");
+        let measured = measured.iter().find(|t| t["name"] == *name).expect("listed").to_string();
+        let saved = saved.iter().find(|t| t["name"] == *name).expect("listed");
+        assert!(measured.contains(&saved["sqnr_db"].to_string()), "{measured} {saved}");
+        let checked = json(&["check", text(&out), "--for", "mlx"]);
+        assert_eq!(checked["loads"], true, "{checked}");
+    }
+}
+
+/// The product of an F32 scale and a code is not exact, but levels and scales are.
+#[test]
+fn int4_of_other_types_is_read_back_as_measured() {
+    let half = |tensor: Tensor| {
+        let values = tensor.bytes.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw));
+        let bytes = values.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect();
+        Tensor { dtype: "F16", bytes, ..tensor }
+    };
+    for change in [half, |tensor| tensor] {
+        let (directory, source) = model(change);
+        let out = directory.path().join("out");
+        let command = ["quantize", text(&source), "-o", text(&out), "--for", "mlx"];
+        let receipt = json(&[&command[..], &["--scheme", "W4A16:32"]].concat());
+        assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(2));
+        let verified = json(&["verify", text(&out), "--against", text(&source)]);
+        assert_eq!(verified["quantized"], receipt["quantized"]);
+        stdout(&["dequantize", text(&out), "-o", text(&directory.path().join("back"))]);
+        let error = failure(&[&command[..], &["--scheme", "W4A16_ASYM", "--force"]].concat()).1;
+        assert!(error.contains("not of mlx"), "{error}");
+        let error = failure(&[&command[..], &["--scheme", "W4A16:16", "--force"]].concat()).1;
+        assert!(error.contains("mlx"), "{error}");
+    }
+}
+
+#[test]
 fn dequantizing_gives_names_types_and_config_back() {
     let directory = tempfile::tempdir().expect("temp");
     let source = data("tiny-llama/single");
@@ -115,13 +189,18 @@ fn any_flipped_byte_of_a_layer_is_found() {
     let source = data("tiny-llama/single");
     let out = directory.path().join("mlx");
     let name = format!("{UP}.weight");
-    let command = ["quantize", &source, "-o", text(&out), "--for", "mlx"];
-    stdout(
-        &[&command[..], &["--include", &name, "--calibration", "mse", "--rounding", "half-away"]]
-            .concat(),
-    );
-    let source = Checkpoint::open(Path::new(&source)).expect("opens");
-    let written = Checkpoint::open(&out).expect("opens");
+    let int8 = ["--calibration", "mse", "--rounding", "half-away"];
+    for options in [&int8[..], &["--scheme", "W4A16:64"]] {
+        let command = ["quantize", &source, "-o", text(&out), "--for", "mlx", "--force"];
+        stdout(&[&command[..], &["--include", &name], options].concat());
+        check_every_part(&source, &out);
+    }
+}
+
+/// Flips a byte of each stored tensor of a layer in turn.
+fn check_every_part(source: &str, out: &Path) {
+    let source = Checkpoint::open(Path::new(source)).expect("opens");
+    let written = Checkpoint::open(out).expect("opens");
     verify::run(&written, &source, None, &Progress::default()).expect("as promised");
     let parts: Vec<_> = written
         .all_stored()
@@ -135,7 +214,7 @@ fn any_flipped_byte_of_a_layer_is_found() {
         let mut flipped = whole.clone();
         flipped[range.end as usize - 2] ^= 1;
         std::fs::write(&file, &flipped).expect("writes");
-        let saved = Checkpoint::open(&out).expect("opens");
+        let saved = Checkpoint::open(out).expect("opens");
         let verified = verify::run(&saved, &source, None, &Progress::default());
         let error = verified.err().map(|error| error.to_string());
         assert!(error.is_some_and(|error| error.contains(UP)), "{name}");

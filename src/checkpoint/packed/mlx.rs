@@ -13,7 +13,7 @@ use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, FloatType, Shape};
 use serde_json::{Map, Value};
@@ -25,6 +25,9 @@ pub(crate) const NAME: &str = "mlx";
 /// Group sizes and bit widths of the affine mode.
 const AFFINE_GROUPS: [u64; 3] = [32, 64, 128];
 const AFFINE_BITS: [u64; 7] = [1, 2, 3, 4, 5, 6, 8];
+
+/// What is added to the codes of int4 that quantscope wrote.
+const INT4_OFFSET: f32 = 8.0;
 
 /// The largest E4M3 times the largest E2M1, by which `global_scale` is divided.
 const GLOBAL_DIVISOR: f32 = 448.0 * 6.0;
@@ -141,7 +144,7 @@ fn decoded(
     let scale_numbers = Numbers::new(scale, "scales")?;
     let name = values.stored.name.as_str();
     let recorded = listing.recorded_type(values, name);
-    // quantscope writes symmetric int8 and records the original types.
+    // quantscope writes symmetric int8 and int4 and records the original types.
     let int8 = match (recorded, scale.dtype().float(), u32::try_from(parameters.group)) {
         (Some(original), Some(scale_type), Ok(group)) if parameters.bits == 8 => Some(Int8 {
             container: Some(NAME),
@@ -159,8 +162,13 @@ fn decoded(
         }),
         _ => None,
     };
+    let preset = match (recorded, u32::try_from(parameters.group)) {
+        (Some(_), Ok(group)) if parameters.bits == 4 => Some(Preset::W4A16(group)),
+        _ => None,
+    };
     let format = Affine {
         int8,
+        preset,
         values: values.id,
         row_bytes: product(words, 4)?,
         bits: parameters.bits as u32,
@@ -321,6 +329,8 @@ fn configured(listing: &Listing, module: &str) -> Result<Option<(Parameters, boo
 struct Affine {
     /// The same tensor as symmetric int8, if quantscope wrote it.
     int8: Option<Int8>,
+    /// The preset with the same codes and scales, if quantscope wrote it.
+    preset: Option<Preset>,
     values: StoredId,
     row_bytes: u64,
     bits: u32,
@@ -338,6 +348,10 @@ impl PackedFormat for Affine {
 
     fn int8(&self) -> Option<&Int8> {
         self.int8.as_ref()
+    }
+
+    fn preset(&self) -> Option<Preset> {
+        self.preset
     }
 
     fn original(&self) -> FloatType {
@@ -384,8 +398,13 @@ impl PackedFormat for Affine {
                 let bias = biases.get(at).copied().unwrap_or(f32::NAN);
                 let count = (end - column) as usize;
                 let codes = take(&mut codes, count);
+                let value = |code: u8| match self.preset {
+                    // Equals the sum, but for its rounding where scales are F32.
+                    Some(_) => (f32::from(code) - INT4_OFFSET) * scale,
+                    None => f32::from(code) * scale + bias,
+                };
                 for (out, &mut code) in take(&mut left, count).iter_mut().zip(codes) {
-                    *out = (f32::from(code) * scale + bias).to_le_bytes();
+                    *out = value(code).to_le_bytes();
                 }
                 column = end;
             }

@@ -1,6 +1,8 @@
 //! `mlx`: a model directory that mlx-lm loads. A layer `L` is stored as `L.weight` in U32 words of
-//! bytes `q + 128`, with one `L.scales` and one `L.biases` per group of columns. An element is
-//! `byte * scale + bias`, so every bias is −128 times its scale.
+//! bytes `q + 128` or nibbles `q + 8`, with one `L.scales` and one `L.biases` per group of columns.
+//! An element is `code * scale + bias`, so every bias is −128 or −8 times its scale. int4 has the
+//! codes and scales of W4A16. W4A16_ASYM is not held: a zero point times a scale is not exact in
+//! the type of the scale.
 //!
 //! Names are those of the source: mlx-lm renames tensors itself, including `scales` and `biases`.
 
@@ -15,7 +17,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::Plan;
 use crate::plan::target::Container;
-use crate::quantization::{QuantizationScheme, QuantizationType};
+use crate::quantization::{Preset, PresetPart, QuantizationScheme, QuantizationType};
 use crate::tensor::{DType, Shape, TensorId};
 use serde_json::json;
 
@@ -25,6 +27,25 @@ const GROUP_SIZES: [u32; 3] = [64, 128, 32];
 /// Prefix of the files that mlx-lm opens.
 const FILE_PREFIX: &str = "model";
 
+/// The parameters of MLX's affine mode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Affine {
+    bits: u32,
+    group: u32,
+}
+
+impl Affine {
+    /// The parameters that store a scheme; `None` if MLX does not hold it.
+    fn of(scheme: QuantizationScheme) -> Option<Affine> {
+        let (bits, group) = match scheme {
+            QuantizationScheme::PerBlock(_, QuantizationType::QInt8, group) => (8, group),
+            QuantizationScheme::Preset(Preset::W4A16(group)) => (4, group),
+            _ => return None,
+        };
+        GROUP_SIZES.contains(&group).then_some(Affine { bits, group })
+    }
+}
+
 pub(super) struct Mlx;
 
 impl FormatWriter for Mlx {
@@ -33,7 +54,7 @@ impl FormatWriter for Mlx {
     }
 
     fn summary(&self) -> &'static str {
-        "a directory for mlx-lm; Linear layers in groups"
+        "a directory for mlx-lm; Linear layers in groups, int8 or int4"
     }
 
     fn output_kind(&self) -> OutputKind {
@@ -61,10 +82,10 @@ impl FormatWriter for Mlx {
         output_plan: &mut OutputPlan,
     ) -> Result<(), SaveError> {
         let refuse = |why| request.refuse(why);
-        let size = group_size(checkpoint, plan).map_err(refuse)?;
+        let Affine { bits, group } = parameters(checkpoint, plan).map_err(refuse)?;
         check_names(checkpoint, plan).map_err(refuse)?;
         // mlx-lm writes both keys, and reads the first.
-        let settings = json!({ "group_size": size, "bits": 8, "mode": "affine" });
+        let settings = json!({ "group_size": group, "bits": bits, "mode": "affine" });
         let settings = ["quantization", "quantization_config"].map(|key| (key, settings.clone()));
         add_config(checkpoint, output_plan, settings)?;
         let shards = entries(checkpoint, |tensor, _| self.entries(checkpoint, plan, tensor?));
@@ -90,54 +111,59 @@ impl Mlx {
         let quantizer = plan.get(id)?;
         let tensor = checkpoint.tensor(id);
         let module = tensor.module();
-        let words = Shape::new([tensor.shape.channels(), tensor.shape.row_len() / 4])?;
+        let bits = u64::from(Affine::of(quantizer.scheme)?.bits);
+        let words = Shape::new([tensor.shape.channels(), tensor.shape.row_len() * bits / 32])?;
         let scale_type = Container::Mlx.scale_storage().scale_type(tensor.dtype.float()?);
+        let [values, scales, biases] = match quantizer.scheme.preset() {
+            Some(_) => [
+                MadeFrom::PresetValues { tensor: id, quantizer },
+                MadeFrom::PresetPart { tensor: id, part: PresetPart::Scales },
+                MadeFrom::PresetPart { tensor: id, part: PresetPart::Biases },
+            ],
+            None => [
+                MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Offset },
+                MadeFrom::Scales { tensor: id },
+                MadeFrom::Biases { tensor: id },
+            ],
+        };
         let of_groups = |last: &str, made_from| {
             let shape = quantizer.scheme.scale_shape(&tensor.shape);
             Entry::new(format!("{module}.{last}"), scale_type.dtype(), shape, made_from)
         };
-        let values = MadeFrom::Values { tensor: id, quantizer, stored_as: Int8Values::Offset };
         Some(vec![
             Entry::new(tensor.name.to_string(), DType::U32, words, values)?,
-            of_groups("scales", MadeFrom::Scales { tensor: id })?,
-            of_groups("biases", MadeFrom::Biases { tensor: id })?,
+            of_groups("scales", scales)?,
+            of_groups("biases", biases)?,
         ])
     }
 }
 
-/// Returns the group size of all marked tensors; an error if it differs or does not fit.
-fn group_size(checkpoint: &Checkpoint, plan: &Plan) -> Result<u32, String> {
+/// Returns the parameters of all marked tensors; an error if they differ or do not fit.
+fn parameters(checkpoint: &Checkpoint, plan: &Plan) -> Result<Affine, String> {
     let [default, ..] = GROUP_SIZES;
     let mut found = None;
     for (id, quantizer) in plan.iter() {
         let tensor = checkpoint.tensor(id);
         let (name, scheme) = (tensor.name.escape_debug(), quantizer.scheme);
-        let size = match scheme {
-            QuantizationScheme::PerBlock(_, QuantizationType::QInt8, size)
-                if GROUP_SIZES.contains(&size) =>
-            {
-                size
-            }
-            _ => {
-                return Err(format!(
-                    "MLX has int8 in groups of 32, 64 or 128, and '{name}' is to be {scheme}; choose --scheme per-block:{default}"
-                ));
-            }
+        let Some(affine) = Affine::of(scheme) else {
+            return Err(format!(
+                "MLX has int8 and int4 in groups of 32, 64 or 128, and '{name}' is to be {scheme}; choose --scheme per-block:{default} or W4A16:{default}"
+            ));
         };
-        let columns = tensor.shape.row_len();
+        let (columns, size) = (tensor.shape.row_len(), affine.group);
         if !columns.is_multiple_of(u64::from(size)) {
             return Err(format!(
                 "groups of {size} do not divide the {columns} columns of '{name}'; choose a smaller size, or leave it out"
             ));
         }
-        let other = *found.get_or_insert(size);
-        if other != size {
+        let (first, other) = *found.get_or_insert((affine, scheme));
+        if first != affine {
             return Err(format!(
-                "mlx has one scheme for all tensors; '{name}' is to be {scheme}, others per-block:{other}"
+                "mlx has one scheme for all tensors; '{name}' is to be {scheme}, others {other}"
             ));
         }
     }
-    Ok(found.unwrap_or(default))
+    Ok(found.map_or(Affine { bits: 8, group: default }, |(affine, _)| affine))
 }
 
 fn check_names(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {

@@ -4,7 +4,7 @@ use crate::checkpoint::formats::gguf::{
     IMPORTANCE_CHUNKS_KEY, IMPORTANCE_DATASET_KEY, IMPORTANCE_ENTRIES_KEY, IMPORTANCE_FILE_KEY,
 };
 use crate::checkpoint::packed::{COMFYUI, Int8Values, MLX, TORCHAO};
-use crate::checkpoint::{Checkpoint, Format, has_extension};
+use crate::checkpoint::{Checkpoint, Format, PackedFormat, has_extension};
 use crate::export::error::SaveError;
 use crate::export::input_scales::input_scales;
 use crate::export::request::{OutputFormat, Request, Task};
@@ -51,7 +51,12 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
                     pairing.source.packed_format(pair.source).map(|layout| layout.original());
                 floats.push((to, before));
             }
-            Match::Preset(_) => presets = true,
+            Match::Preset(_) => {
+                presets = true;
+                let name = pairing.out.packed_format(pair.out).map(PackedFormat::name);
+                let is_of = |other: &&str| name.as_ref().is_some_and(|n| n.starts_with(*other));
+                container = container.or([COMFYUI, MLX].into_iter().find(is_of));
+            }
             Match::Identical | Match::GgmlBlocks(_) => {}
         }
     }

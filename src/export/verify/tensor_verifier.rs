@@ -6,14 +6,15 @@
 use crate::checkpoint::formats::gguf::IMPORTANCE_FILE_KEY;
 use crate::checkpoint::packed::BIAS_FACTOR;
 use crate::checkpoint::{Checkpoint, Reader};
+use crate::export::biases::{preset_factor, write_biases};
 use crate::export::encode::absmax;
 use crate::export::error::SaveError;
 use crate::export::output_plan::KnownScales;
 use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
 use crate::quantization::ggml::quantize_elements;
 use crate::quantization::{
-    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, ScaledGroup, SeenCodes,
-    difference, kernels,
+    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, PresetPart, ScaledGroup,
+    SeenCodes, difference, kernels,
 };
 use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
 use std::ops::Range;
@@ -269,21 +270,29 @@ impl<'k> TensorVerifier<'k> {
         let mut codes = None;
         let row = range.start / coder.columns() as u64;
         let global = coder.global().to_le_bytes();
+        let mut biases = Vec::new();
+        let factor = preset_factor(preset);
+        let computed = write_biases(factor, coder.scale_type(), &rows.scales, &mut biases);
+        if computed.is_err() {
+            return Err(self.mismatch(pair, "its biases are beyond their type".into()));
+        }
         let out = self.pairing.out;
         let name = &out.tensor(pair.out).name;
         for part in parts(out, pair.out) {
             let stored = out.stored(part);
-            let (start, expected): (u64, &[u8]) = match stored.name.strip_prefix(&**name) {
-                Some("" | "_packed") => (row * coder.row_bytes() as u64, &rows.values),
-                Some("_scale") => (coder.scales_before(row), &rows.scales),
-                Some("_zero_point") => (coder.zero_points_before(row), &rows.zero_points),
-                Some("_global_scale") => (0, &global),
+            let Some(content) = content_of(&stored.name, name) else { continue };
+            let (start, expected): (u64, &[u8]) = match content {
+                PresetPart::Values => (row * coder.row_bytes() as u64, &rows.values),
+                PresetPart::Scales => (coder.scales_before(row), &rows.scales),
+                PresetPart::ZeroPoints => (coder.zero_points_before(row), &rows.zero_points),
+                PresetPart::GlobalScale => (0, &global),
+                PresetPart::Biases => (coder.scales_before(row), &biases),
                 // The plan determines the dimensions.
-                _ => continue,
+                PresetPart::Shape => continue,
             };
             let written = self.out.stored(part, start..start + expected.len() as u64)?;
             // The source gives compensated codes only together with the layer's inputs.
-            if is_compensated && matches!(stored.name.strip_prefix(&**name), Some("" | "_packed")) {
+            if is_compensated && content == PresetPart::Values {
                 let written_to = self.pairing.written;
                 let (rows, row_bytes) = ((pair.source, row), coder.row_bytes());
                 let same = written_to.and_then(|all| all.are_as_written(rows, row_bytes, written));
@@ -382,6 +391,21 @@ fn importance_file(out: &Checkpoint) -> Option<&str> {
     let mut metadata = out.shards().iter().flat_map(|shard| &shard.metadata);
     let (_, file) = metadata.find(|(key, _)| key == IMPORTANCE_FILE_KEY)?;
     Some(file)
+}
+
+/// What a stored tensor holds of a weight that is quantized with a preset; `None` for one that the
+/// plan determines.
+fn content_of(stored: &str, weight: &str) -> Option<PresetPart> {
+    let last = || stored.rsplit_once('.').map_or(stored, |(_, last)| last);
+    match stored.strip_prefix(weight).unwrap_or_else(last) {
+        "" | "_packed" => Some(PresetPart::Values),
+        "_scale" | "scales" => Some(PresetPart::Scales),
+        "_zero_point" => Some(PresetPart::ZeroPoints),
+        "_global_scale" => Some(PresetPart::GlobalScale),
+        "_shape" => Some(PresetPart::Shape),
+        "biases" => Some(PresetPart::Biases),
+        _ => None,
+    }
 }
 
 /// Returns the precomputed scales of a tensor. If chunks hold whole groups there are none: each

@@ -1,11 +1,14 @@
 //! The properties of output formats that a plan depends on.
 
 use crate::plan::schemes::{PRESET_SCHEMES, SCHEMES};
-use crate::quantization::{QuantizationScheme, ScaleStorage};
+use crate::quantization::{Preset, QuantizationScheme, ScaleStorage};
 use crate::tensor::{BlockType, FloatType, Shape, TensorInfo};
 
 /// The content of the marker of a layer quantized for ComfyUI.
 pub(crate) const COMFYUI_MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
+
+/// The sizes of MLX's groups, in the order of bytes.
+const MLX_GROUPS: [u32; 3] = [128, 64, 32];
 
 /// The container that an output is written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,7 +26,7 @@ pub enum Container {
     FakeQuantized,
     /// safetensors with ComfyUI's markers.
     ComfyUi,
-    /// safetensors with MLX's group-wise int8.
+    /// safetensors with MLX's group-wise int8 or int4.
     Mlx,
     /// safetensors with torchao's int8 tensors.
     Torchao,
@@ -131,14 +134,18 @@ impl Container {
             Container::ComfyUi => {
                 vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
             }
-            Container::Mlx => blocks.to_vec(),
+            Container::Mlx => {
+                let int4 = MLX_GROUPS.map(|size| QuantizationScheme::Preset(Preset::W4A16(size)));
+                int4.into_iter().chain(blocks).collect()
+            }
             Container::Torchao => SCHEMES.to_vec(),
         }
     }
 
     /// Returns why a weight of this shape cannot have a scheme; `None` if it can.
     pub fn scheme_obstacle(self, scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
-        if let Some(preset) = scheme.preset() {
+        let preset = scheme.preset().filter(|_| self != Container::Mlx);
+        if let Some(preset) = preset {
             return preset.obstacle(shape);
         }
         let columns = shape.row_len();
@@ -149,7 +156,8 @@ impl Container {
                 | Container::Torchao
                 | Container::Gguf,
                 QuantizationScheme::PerBlock(_, _, size),
-            ) => size,
+            )
+            | (Container::Mlx, QuantizationScheme::Preset(Preset::W4A16(size))) => size,
             (Container::Gguf, QuantizationScheme::Ggml(block)) => {
                 let fitting = block.fitting(columns);
                 return fitting.is_none().then(|| {
@@ -186,6 +194,9 @@ impl Container {
     pub fn bytes(self, scheme: QuantizationScheme, tensor: &TensorInfo) -> u64 {
         let float = tensor.dtype.float().unwrap_or(FloatType::F32);
         let scale_bytes = self.scale_storage().scale_bytes(float);
+        if let (Container::Mlx, Some(preset)) = (self, scheme.preset()) {
+            return preset.affine_bytes(&tensor.shape, scale_bytes);
+        }
         let scales = scheme.groups(&tensor.shape).count();
         let further = match self {
             // The shape: two integers of 64 bits.
@@ -206,8 +217,13 @@ impl Container {
         let is_block =
             |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
         if scheme.preset().is_some() {
-            let presets = Container::CompressedTensors(LinearScheme::Presets);
-            return self == presets || self == Container::FakeQuantized;
+            return match self {
+                Container::CompressedTensors(LinearScheme::Presets) | Container::FakeQuantized => {
+                    true
+                }
+                Container::Mlx => self.schemes().contains(&scheme),
+                _ => false,
+            };
         }
         if let (Container::Gguf, Some(_)) = (self, scheme.ggml()) {
             return true;

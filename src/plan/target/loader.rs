@@ -83,7 +83,7 @@ impl Loader {
             Loader::Ollama => "Ollama: a GGUF file",
             Loader::Burn => "Burn: a burnpack file",
             Loader::ComfyUi => "ComfyUI: safetensors with its markers",
-            Loader::Mlx => "MLX: safetensors with its group-wise int8",
+            Loader::Mlx => "MLX: safetensors with its group-wise int8 or int4",
             Loader::Torchao => "torchao through transformers",
         }
     }

@@ -106,6 +106,11 @@ impl PresetCoder {
         row / self.height as u64 * (self.groups_across() * size) as u64
     }
 
+    /// The type of stored scales that are floats.
+    pub(crate) fn scale_type(&self) -> FloatType {
+        scale_type(self.dtype)
+    }
+
     /// Size of the zero points of all rows before `row` in bytes; `row` must be a multiple of
     /// eight.
     pub(crate) fn zero_points_before(&self, row: u64) -> u64 {

@@ -39,6 +39,8 @@ pub fn encode(
             PresetPart::ZeroPoints => zero_points.take(),
             PresetPart::GlobalScale => Some(coder.global().to_le_bytes().to_vec()),
             PresetPart::Shape => Some(shape_bytes(shape)),
+            // No preset of compressed-tensors has biases.
+            PresetPart::Biases => None,
         };
         (part, bytes.unwrap_or_default())
     });
