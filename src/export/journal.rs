@@ -21,7 +21,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 const MAGIC: &[u8] = b"quantscope journal\n";
 
@@ -72,18 +72,18 @@ impl JournalIdentity {
 
 /// Hashes text as it is formatted.
 #[derive(Default)]
-pub(crate) struct TextHasher(Xxh3);
+pub(crate) struct TextHasher(XxHash3_128);
 
 impl TextHasher {
     /// The digest of all text.
     pub(crate) fn digest(&self) -> u128 {
-        self.0.digest128()
+        self.0.finish_128()
     }
 }
 
 impl fmt::Write for TextHasher {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.update(text.as_bytes());
+        self.0.write(text.as_bytes());
         Ok(())
     }
 }
@@ -97,7 +97,7 @@ pub(crate) fn plan_digest(output_plan: &OutputPlan) -> u128 {
     let _ =
         writeln!(hasher, "{rounding:?} {importance:?} {directory} {texts:?} {scaled_together:?}");
     for file in files {
-        hasher.0.update(&file.head);
+        hasher.0.write(&file.head);
         let _ = write!(hasher, "{:?} {:?} {:?}", file.name, file.offsets, file.entries);
         let mut transposed: Vec<TensorId> = file.transposed.iter().copied().collect();
         transposed.sort_unstable();
@@ -168,41 +168,41 @@ pub(crate) enum Record {
 
 /// Hashes a piece while it is written.
 pub(crate) struct PieceDigest {
-    hasher: Xxh3,
+    hasher: XxHash3_128,
     ranges: Vec<WrittenRange>,
 }
 
 impl Default for PieceDigest {
     fn default() -> Self {
-        PieceDigest { hasher: Xxh3::new(), ranges: Vec::new() }
+        PieceDigest { hasher: XxHash3_128::new(), ranges: Vec::new() }
     }
 }
 
 impl PieceDigest {
     /// Adds bytes that are written at an offset of the file.
     pub(crate) fn add(&mut self, start: u64, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        self.hasher.write(bytes);
         self.ranges.push(WrittenRange { start, length: bytes.len() as u64 });
     }
 
     /// Returns the ranges and the digest of their bytes.
     pub(crate) fn finish(self) -> (Vec<WrittenRange>, u128) {
-        let digest = self.hasher.digest128();
+        let digest = self.hasher.finish_128();
         (self.ranges, digest)
     }
 }
 
 /// Hashes a file while it is copied.
 #[derive(Default)]
-pub(crate) struct CopyDigest(Xxh3);
+pub(crate) struct CopyDigest(XxHash3_128);
 
 impl CopyDigest {
     pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.0.write(bytes);
     }
 
     pub(crate) fn finish(self) -> u128 {
-        self.0.digest128()
+        self.0.finish_128()
     }
 }
 
@@ -347,16 +347,16 @@ impl FinishedPiece {
 
     /// Returns whether a file contains the piece.
     pub(crate) fn is_in(&self, file: &mut File, buffer: &mut Vec<u8>) -> io::Result<bool> {
-        let mut hasher = Xxh3::new();
+        let mut hasher = XxHash3_128::new();
         for range in &self.ranges {
             file.seek(SeekFrom::Start(range.start))?;
             buffer.clear();
             if file.take(range.length).read_to_end(buffer)? as u64 != range.length {
                 return Ok(false);
             }
-            hasher.update(buffer);
+            hasher.write(buffer);
         }
-        Ok(hasher.digest128() == self.digest)
+        Ok(hasher.finish_128() == self.digest)
     }
 }
 
@@ -405,7 +405,9 @@ impl RecordReader {
             return Ok(None);
         }
         let mut bytes = vec![0; length as usize];
-        if !read_all(&mut self.file, &mut bytes)? || xxh3_64(&bytes).to_le_bytes() != sum {
+        if !read_all(&mut self.file, &mut bytes)?
+            || XxHash3_64::oneshot(&bytes).to_le_bytes() != sum
+        {
             return Ok(None);
         }
         let Ok(record) = postcard::from_bytes(&bytes) else { return Ok(None) };
@@ -427,7 +429,7 @@ fn framed(record: &Record) -> io::Result<Vec<u8>> {
     let bytes = postcard::to_stdvec(record).map_err(io::Error::other)?;
     let length = u32::try_from(bytes.len()).ok().filter(|&length| length <= RECORD_LIMIT);
     let length = length.ok_or_else(|| io::Error::other("a record is too long"))?;
-    Ok([&length.to_le_bytes()[..], &xxh3_64(&bytes).to_le_bytes(), &bytes].concat())
+    Ok([&length.to_le_bytes()[..], &XxHash3_64::oneshot(&bytes).to_le_bytes(), &bytes].concat())
 }
 
 fn head(identity: &JournalIdentity) -> io::Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use crate::export::output_plan::OutputPlan;
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::time::UNIX_EPOCH;
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_128;
 
 /// Number of bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -17,16 +17,16 @@ pub(crate) fn digest_of(
     from: &mut dyn Read,
     mut read: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<String> {
-    let mut hasher = Xxh3::new();
+    let mut hasher = XxHash3_128::new();
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let bytes = match from.read(&mut buffer) {
-            Ok(0) => return Ok(hex(hasher.digest128())),
+            Ok(0) => return Ok(hex(hasher.finish_128())),
             Ok(n) => buffer.get(..n).unwrap_or_default(),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        hasher.update(bytes);
+        hasher.write(bytes);
         read(bytes)?;
     }
 }
