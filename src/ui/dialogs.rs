@@ -373,16 +373,16 @@ pub(super) fn open(
         (&[A::Close][..], "stay"),
     ];
     let keys = keys(app, Context::Open, &hints, body.width, theme);
-    let problem: Vec<String> =
-        dialog.problem.iter().flat_map(|why| wrap(why, body.width)).collect();
     body.push(Line::styled("path", theme.dim));
     body.blank();
     let choices = dialog.choices();
     let room = usize::from(screen.height.saturating_sub(6));
-    let rows = room.saturating_sub(body.lines.len() + keys.len() + problem.len() + 1);
-    let rows = rows.clamp(1, OPEN_ROWS);
+    let room = room.saturating_sub(body.lines.len() + keys.len() + 1);
+    let problem = dialog.problem.as_deref().map(|why| message_end(why, body.width, room));
+    let problem = problem.unwrap_or_default();
+    let rows = room.saturating_sub(problem.len()).clamp(usize::from(problem.is_empty()), OPEN_ROWS);
     let first = dialog.chosen.map_or(0, |chosen| (chosen + 1).saturating_sub(rows));
-    if choices.is_empty() {
+    if choices.is_empty() && rows > 0 {
         let text =
             if dialog.searching { "searching for models …" } else { "no known model fits" };
         body.push(Line::styled(text, theme.dim));
@@ -402,9 +402,24 @@ pub(super) fn open(
     body.blank();
     body.extend(keys);
     let inside = body.draw(buf, screen, "Open another model", theme.strong, theme);
-    text::more(buf, layout::outside(inside), first, rows, choices.len(), theme);
+    if rows > 0 {
+        text::more(buf, layout::outside(inside), first, rows, choices.len(), theme);
+    }
     let line = Rect { x: inside.x + 6, width: inside.width.saturating_sub(6), height: 1, ..inside };
     widgets::input(buf, line, &dialog.input, theme)
+}
+
+/// Wraps a message about the path in the input line. If it is longer than `room` rows, its end is
+/// kept: it starts with the path, and ends with what is wrong.
+fn message_end(message: &str, width: usize, room: usize) -> Vec<String> {
+    let mut rows = wrap(message, width);
+    if rows.len() > room {
+        rows.drain(..rows.len() - room);
+        if let Some(first) = rows.first_mut() {
+            *first = format!("…{}", first.chars().skip(1).collect::<String>());
+        }
+    }
+    rows
 }
 
 /// Rows of the list of models to open.
@@ -421,12 +436,10 @@ pub(super) fn prompt(
     let mut body = DialogLines::new(screen);
     body.push(Line::styled("▸", theme.accent));
     body.blank();
-    body.explain(prompt.purpose.explanation(), theme.dim);
-    if let Some(problem) = &prompt.problem {
-        body.blank();
-        body.wrapped(problem, theme.bad);
+    // On a small screen the explanation makes room for what went wrong.
+    if prompt.problem.is_none() || screen.height >= 20 {
+        body.explain(prompt.purpose.explanation(), theme.dim);
     }
-    body.blank();
     let word = match prompt.purpose {
         Purpose::Index(_) => "go there",
         Purpose::WriteRecipe | Purpose::WriteReport => "write",
@@ -442,7 +455,17 @@ pub(super) fn prompt(
         hints.push((&[A::CreateDirectory][..], "create the directory"));
     }
     hints.push((&[A::Close][..], "leave"));
-    body.extend(keys(app, Context::Prompt, &hints, body.width, theme));
+    let keys = keys(app, Context::Prompt, &hints, body.width, theme);
+    if let Some(problem) = &prompt.problem {
+        body.blank();
+        let room = usize::from(screen.height.saturating_sub(6));
+        let room = room.saturating_sub(body.lines.len() + keys.len() + 1);
+        message_end(problem, body.width, room)
+            .into_iter()
+            .for_each(|row| body.push(Line::styled(row, theme.bad)));
+    }
+    body.blank();
+    body.extend(keys);
     let inside = body.draw(buf, screen, prompt.purpose.title(), theme.strong, theme);
     let line = Rect { x: inside.x + 2, width: inside.width.saturating_sub(2), height: 1, ..inside };
     widgets::input(buf, line, &prompt.input, theme)

@@ -32,6 +32,27 @@ fn another_model_opens_without_quitting() {
     driver.expect("lm_head.weight");
 }
 
+/// The end of a message says what to do, and the keys say how to leave.
+#[test]
+fn a_long_message_leaves_its_end_and_the_keys_on_a_small_screen() {
+    let mut driver = Driver::open(TINY_LLAMA);
+    driver.resize(60, 15);
+    driver.press("o");
+    driver.type_text(&format!("/{}", ["a-very-long-directory-name"; 24].join("/")));
+    driver.press("Enter");
+    let screen = driver.rows().join("\n");
+    driver.expect_words("there is no such file or directory");
+    driver.expect("…");
+    for word in ["open", "choose", "complete", "stay"] {
+        assert!(screen.contains(word), "{word} is missing:\n{screen}");
+    }
+    driver.press("Esc D");
+    driver.type_text(&format!("/{}", ["a-very-long-directory-name"; 24].join("/")));
+    driver.press("Enter");
+    driver.expect_words("there is no such file or directory");
+    driver.expect("leave");
+}
+
 /// Models of the Hugging Face cache have their names on the Hub, and open at the snapshot that
 /// `refs/main` names.
 #[test]
