@@ -92,7 +92,7 @@ pub(crate) fn scheme_meanings(axes: Option<ChannelAxes>) -> [(&'static str, &'st
     ]
 }
 
-/// The meaning of a preset of compressed-tensors.
+/// The meaning of a preset.
 pub(crate) fn preset_said(preset: Preset) -> &'static str {
     match preset {
         Preset::W8A8 => "int8 weights per channel, int8 inputs",
@@ -104,6 +104,8 @@ pub(crate) fn preset_said(preset: Preset) -> &'static str {
         Preset::Nvfp4A16 => "FP4 weights in groups of 16 with FP8 scales",
         Preset::Mxfp4A16 => "FP4 weights in groups of 32, scales are powers of two",
         Preset::Mxfp8A16 => "FP8 weights in groups of 32, scales are powers of two",
+        Preset::Fp8 => "FP8 weights with one scale per tensor",
+        Preset::Nvfp4ComfyUi => "FP4 weights in groups of 16 with FP8 scales",
     }
 }
 

@@ -689,6 +689,10 @@ impl Quantize {
             (None, OutputFormat::Gguf) if self.has_budget() => gguf_schemes(importance),
             (None, _) if self.has_budget() && !format.container().has_one_scheme() => {
                 let mut schemes = format.container().schemes();
+                // Presets have no other calibration and rounding.
+                if self.calibration.is_given() || self.rounding.rounding == Rounding::HalfAway {
+                    schemes.retain(|scheme| scheme.preset().is_none());
+                }
                 if let OutputFormat::Burn(layout) = format {
                     schemes.retain(|&scheme| divides_rows(checkpoint, tensors, scheme, layout));
                 }

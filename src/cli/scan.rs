@@ -23,7 +23,7 @@ fn shared(
     spec: &AnalysisSpec,
     work: &WorkArgs,
 ) -> Result<SharedAbsmax, Error> {
-    if !spec.has_global_scale() {
+    if !spec.shares_global_scale() {
         return Ok(SharedAbsmax::default());
     }
     let (checkpoint, tensors, threads) = (checkpoint.clone(), tensors.to_vec(), work.threads());

@@ -9,7 +9,7 @@ use crate::plan::rules::TargetRules;
 use crate::plan::target::{Container, LinearScheme, Loader, Target, TargetError};
 use crate::plan::{PRESET_SCHEMES, Selection};
 use crate::quantization::{Preset, QuantizationScheme, ScaleStorage};
-use crate::tensor::{TensorId, TensorInfo};
+use crate::tensor::{BlockType, TensorId, TensorInfo};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::path::Path;
@@ -231,6 +231,10 @@ impl TargetArgs {
             if target.is_default() && self.format.is_none() {
                 target = Target::format(Container::Gguf);
             }
+            let nvfp4 = SchemeName::Shared(QuantizationScheme::Ggml(BlockType::NVFP4));
+            if target.container() == Container::ComfyUi && self.scheme == Some(nvfp4) {
+                return Err(refuse(TargetError::Nvfp4OfComfyUi));
+            }
             if target.container() != Container::Gguf {
                 return Err(refuse(TargetError::OnlyGguf { format: target.container().name() }));
             }
@@ -264,17 +268,25 @@ impl TargetArgs {
     ) -> Result<Target, Error> {
         let presets = Container::CompressedTensors(LinearScheme::Presets);
         if target.is_default() && self.format.is_none() {
-            return Ok(Target::format(presets));
+            let is_of_comfyui = Preset::COMFYUI.contains(&preset);
+            return Ok(Target::format(if is_of_comfyui { Container::ComfyUi } else { presets }));
         }
         let names_scheme = self.format.is_some_and(|format| format.names_scheme);
         match target.container() {
-            Container::CompressedTensors(_) if !names_scheme => {
+            Container::CompressedTensors(_)
+                if !names_scheme && presets.can_store(QuantizationScheme::Preset(preset)) =>
+            {
                 Ok(target.with_linear_scheme(LinearScheme::Presets))
             }
             other if other.can_store(QuantizationScheme::Preset(preset)) => Ok(target),
             other => {
                 let (scheme, format) = (preset.name(), other.name());
-                Err(unfit(checkpoint, TargetError::NoSuchScheme { scheme, format }))
+                let why = if Preset::COMFYUI.contains(&preset) {
+                    TargetError::OnlyComfyUi { scheme, format }
+                } else {
+                    TargetError::NoSuchScheme { scheme, format }
+                };
+                Err(unfit(checkpoint, why))
             }
         }
     }
@@ -338,7 +350,11 @@ const FORMATS: [(&str, &str, Container); 8] = [
     ),
     ("gguf", "block types for llama.cpp, from a GGUF file of floats", Container::Gguf),
     ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
-    ("comfyui", "one file with ComfyUI's markers; Linear layers", Container::ComfyUi),
+    (
+        "comfyui",
+        "one file with ComfyUI's markers; Linear layers, int8, FP8 or NVFP4",
+        Container::ComfyUi,
+    ),
     ("mlx", "a directory for mlx-lm; Linear layers in groups, int8 or int4", Container::Mlx),
     ("torchao", "a directory for torchao in transformers; Linear layers", Container::Torchao),
     (

@@ -279,8 +279,9 @@ impl<'c> ChunkEncoder<'c> {
         }
         match file.offset_of_part(tensor, PresetPart::GlobalScale) {
             Some(offset) if row == 0 => {
+                let to = file.type_of_part(tensor, PresetPart::GlobalScale);
                 self.out.clear();
-                self.out.extend(coder.global().to_le_bytes());
+                write_f64(to.unwrap_or(FloatType::F32), coder.global().into(), &mut self.out);
                 target.sink.write(offset, &mut self.out)
             }
             _ => Ok(()),

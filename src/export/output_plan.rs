@@ -190,6 +190,11 @@ impl OutFile {
         self.offsets.get(*self.preset_parts.get(&(tensor, part))?).copied()
     }
 
+    /// Returns the type of a part of floats of a tensor quantized with a preset.
+    pub fn type_of_part(&self, tensor: TensorId, part: PresetPart) -> Option<FloatType> {
+        self.entries.get(*self.preset_parts.get(&(tensor, part))?)?.dtype.float()
+    }
+
     /// The length of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size

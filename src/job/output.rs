@@ -331,7 +331,8 @@ fn scales(
     // Layers that a loader merges share their global scales.
     let units = FusionUnits::of(checkpoint);
     for &place in &places {
-        if !request.quantizers.get(place).is_some_and(&has_global) {
+        let preset = request.quantizers.get(place).and_then(|quantizer| quantizer.scheme.preset());
+        if !preset.is_some_and(Preset::shares_global_scale) {
             continue;
         }
         let absmax = |id| found.get(&(id, place)).map(|&absmax| f64::from(absmax));

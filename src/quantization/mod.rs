@@ -27,6 +27,7 @@ mod quantization_type;
 mod quantize_weights;
 mod quantizer;
 mod rating;
+pub(crate) mod scale_tiles;
 mod scales;
 mod scheme;
 mod statistics;

@@ -1,13 +1,14 @@
 //! The table of presets.
 
 use crate::quantization::quantization_type::QuantizationType;
+use crate::quantization::scale_tiles;
 use crate::tensor::Shape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A preset of compressed-tensors, under the name that its users know. The number of a preset
-/// with groups is the number of columns that share a scale.
+/// A preset of compressed-tensors under the name that its users know, or a scheme of ComfyUI. The
+/// number of a preset with groups is the number of columns that share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Preset {
     /// int8 weights with a scale per channel, int8 activations.
@@ -28,11 +29,18 @@ pub enum Preset {
     Mxfp4A16,
     /// FP8 weights in groups of 32 whose scales are powers of two.
     Mxfp8A16,
+    /// FP8 weights with one scale per tensor.
+    Fp8,
+    /// FP4 weights in groups of 16 with FP8 scales and one global scale, with the arithmetic and
+    /// the order of ComfyUI.
+    Nvfp4ComfyUi,
 }
 
 /// The elements of a matrix that share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PresetGroup {
+    /// The tensor.
+    Tensor,
     /// A row.
     Channel,
     /// A run of this many columns.
@@ -44,11 +52,14 @@ pub enum PresetGroup {
 /// The number of columns in a group where none is named.
 const DEFAULT_GROUP: u32 = 128;
 
+/// ComfyUI pads a matrix in NVFP4 to multiples of this many rows and columns.
+const COMFYUI_UNIT: u64 = 16;
+
 /// Rows and columns of a block of [`Preset::Fp8Block`].
 const FP8_BLOCK: u32 = 128;
 
 impl Preset {
-    /// All presets, each with its default group.
+    /// The presets of compressed-tensors that need weights only, each with its default group.
     pub const ALL: [Preset; 9] = [
         Preset::W8A8,
         Preset::W8A16(DEFAULT_GROUP),
@@ -60,6 +71,9 @@ impl Preset {
         Preset::Mxfp4A16,
         Preset::Mxfp8A16,
     ];
+
+    /// The schemes of ComfyUI beside int8, smallest first.
+    pub const COMFYUI: [Preset; 2] = [Preset::Nvfp4ComfyUi, Preset::Fp8];
 
     /// The name without the group.
     pub fn name(self) -> &'static str {
@@ -73,18 +87,21 @@ impl Preset {
             Preset::Nvfp4A16 => "NVFP4A16",
             Preset::Mxfp4A16 => "MXFP4A16",
             Preset::Mxfp8A16 => "MXFP8A16",
+            Preset::Fp8 => "FP8",
+            Preset::Nvfp4ComfyUi => "NVFP4_COMFYUI",
         }
     }
 
-    /// The name of the stored format in `quantization_config`.
+    /// The name of the stored format in `quantization_config`, or in ComfyUI's marker.
     pub fn format(self) -> &'static str {
         match self {
             Preset::W8A8 => "int-quantized",
             Preset::W8A16(_) | Preset::W4A16(_) | Preset::W4A16Asym(_) => "pack-quantized",
-            Preset::Fp8Dynamic | Preset::Fp8Block => "float-quantized",
+            Preset::Fp8 | Preset::Fp8Dynamic | Preset::Fp8Block => "float-quantized",
             Preset::Nvfp4A16 => "nvfp4-pack-quantized",
             Preset::Mxfp4A16 => "mxfp4-pack-quantized",
             Preset::Mxfp8A16 => "mxfp8-quantized",
+            Preset::Nvfp4ComfyUi => "nvfp4",
         }
     }
 
@@ -93,27 +110,35 @@ impl Preset {
         match self {
             Preset::W8A8 | Preset::W8A16(_) => QuantizationType::QInt8,
             Preset::W4A16(_) | Preset::W4A16Asym(_) => QuantizationType::QInt4,
-            Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => QuantizationType::F8E4M3,
-            Preset::Nvfp4A16 | Preset::Mxfp4A16 => QuantizationType::F4E2M1,
+            Preset::Fp8 | Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => {
+                QuantizationType::F8E4M3
+            }
+            Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi | Preset::Mxfp4A16 => QuantizationType::F4E2M1,
         }
     }
 
     /// The elements that share a scale.
     pub fn group(self) -> PresetGroup {
         match self {
+            Preset::Fp8 => PresetGroup::Tensor,
             Preset::W8A8 | Preset::Fp8Dynamic => PresetGroup::Channel,
             Preset::W8A16(columns) | Preset::W4A16(columns) | Preset::W4A16Asym(columns) => {
                 PresetGroup::Columns(columns)
             }
             Preset::Fp8Block => PresetGroup::Block(FP8_BLOCK),
-            Preset::Nvfp4A16 => PresetGroup::Columns(16),
+            Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi => PresetGroup::Columns(16),
             Preset::Mxfp4A16 | Preset::Mxfp8A16 => PresetGroup::Columns(32),
         }
     }
 
-    /// Whether all groups of a tensor, and of the tensors that a loader merges with it, share a
-    /// global scale.
+    /// Whether all groups of a tensor share a global scale, which follows from its largest
+    /// magnitude.
     pub fn has_global_scale(self) -> bool {
+        matches!(self, Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi | Preset::Fp8)
+    }
+
+    /// Whether the tensors that a loader merges share that global scale.
+    pub fn shares_global_scale(self) -> bool {
         self == Preset::Nvfp4A16
     }
 
@@ -121,6 +146,7 @@ impl Preset {
     pub(crate) fn rows_together(self) -> u64 {
         match self {
             Preset::Fp8Block => FP8_BLOCK.into(),
+            Preset::Nvfp4ComfyUi => scale_tiles::ROWS,
             // A word holds the zero points of eight rows.
             Preset::W4A16Asym(_) => 8,
             _ => 1,
@@ -131,6 +157,13 @@ impl Preset {
     pub fn obstacle(self, shape: &Shape) -> Option<String> {
         let PresetGroup::Columns(group) = self.group() else { return None };
         let columns = shape.channel_len();
+        if self == Preset::Nvfp4ComfyUi {
+            let has_unit = |length: u64| length.is_multiple_of(COMFYUI_UNIT);
+            let fits = has_unit(columns) && has_unit(shape.channels());
+            return (!fits).then(|| {
+                format!("its rows and columns are not multiples of {COMFYUI_UNIT}: {shape}")
+            });
+        }
         if columns.is_multiple_of(group.into()) {
             return None;
         }
@@ -186,7 +219,8 @@ impl FromStr for Preset {
             Some((name, group)) => (name, Some(group.parse::<u32>().map_err(|_| unknown())?)),
         };
         let known = |preset: &Preset| preset.name().eq_ignore_ascii_case(name);
-        let preset = Preset::ALL.into_iter().find(known).ok_or_else(unknown)?;
+        let all = Preset::ALL.into_iter().chain(Preset::COMFYUI);
+        let preset = all.into_iter().find(known).ok_or_else(unknown)?;
         match (preset, group) {
             (preset, None) => Ok(preset),
             // Groups fill whole words of eight codes.
@@ -205,7 +239,7 @@ mod tests {
 
     #[test]
     fn presets_survive_formatting_and_parsing() {
-        for preset in Preset::ALL {
+        for preset in Preset::ALL.into_iter().chain(Preset::COMFYUI) {
             assert_eq!(preset.to_string().parse(), Ok(preset));
         }
         for text in ["W4A16:64", "W8A16:32", "W4A16_ASYM:16"] {

@@ -110,6 +110,11 @@ impl Shape {
         Some(Shape { dims, elements, channel_axes: ChannelAxes::First })
     }
 
+    /// A shape of one element, without dimensions.
+    pub fn scalar() -> Shape {
+        Shape { dims: Dims::from([]), elements: 1, channel_axes: ChannelAxes::First }
+    }
+
     /// A shape of one dimension.
     pub fn vector(n: u64) -> Shape {
         Shape { dims: Dims::from([n]), elements: n, channel_axes: ChannelAxes::First }

@@ -3,10 +3,10 @@
     check_comfyui.py QUANTSCOPE DIRECTORY
 
 ComfyUI is not a package, so this script repeats `_load_quantized_module` (comfy/ops.py, 0.38):
-the marker `comfy_quant` selects the layout class, and `weight` and `weight_scale` become a
+the marker `comfy_quant` selects the layout class, and `weight` and its scales become a
 QuantizedTensor with it. Its values must equal those of `quantscope dequantize` bit for bit, and
-the outputs of a Linear layer must equal those of the floats up to the rounding of its inputs to
-int8. DIRECTORY is for temporary files.
+the outputs of a Linear layer must equal those of the floats up to the rounding of its inputs.
+NVFP4 must be what comfy-kitchen itself makes of the source. DIRECTORY is for temporary files.
 """
 
 import json
@@ -20,7 +20,11 @@ from comfy_kitchen.tensor import QuantizedTensor, get_layout_class
 from safetensors.torch import load_file, save_file
 
 # As registered by ComfyUI's comfy/quant_ops.py.
-LAYOUTS = {"int8_tensorwise": ("TensorWiseINT8Layout", torch.int8)}
+LAYOUTS = {
+    "int8_tensorwise": ("TensorWiseINT8Layout", torch.int8),
+    "float8_e4m3fn": ("TensorCoreFP8Layout", torch.float8_e4m3fn),
+    "nvfp4": ("TensorCoreNVFP4Layout", torch.uint8),
+}
 PREFIX = "model.diffusion_model.double_blocks.0."
 FLOAT = {PREFIX + "conv.weight", PREFIX + "norm.weight", "first_stage_model.fc.weight"}
 
@@ -47,12 +51,27 @@ def loaded(tensors, layer, compute_dtype):
     marker = json.loads(tensors.pop(f"{layer}.comfy_quant").numpy().tobytes())
     layout, storage = LAYOUTS[marker["format"]]
     weight, scale = tensors.pop(f"{layer}.weight"), tensors.pop(f"{layer}.weight_scale")
-    assert weight.dtype == storage and scale.dtype == torch.float32
-    assert scale.shape in [(), (weight.shape[0], 1)], scale.shape
-    params = get_layout_class(layout).Params(
-        scale=scale, orig_dtype=compute_dtype, orig_shape=tuple(weight.shape)
-    )
+    assert weight.dtype == storage
+    shape, scales = tuple(weight.shape), {"scale": scale}
+    if marker["format"] == "nvfp4":
+        shape = (shape[0], shape[1] * 2)
+        assert scale.dtype == torch.float8_e4m3fn
+        scales = {"scale": tensors.pop(f"{layer}.weight_scale_2"), "block_scale": scale}
+    else:
+        assert scale.dtype == torch.float32
+        assert scale.shape in [(), (weight.shape[0], 1)], scale.shape
+    params = get_layout_class(layout).Params(**scales, orig_dtype=compute_dtype, orig_shape=shape)
     return QuantizedTensor(weight, layout, params)
+
+
+def is_own(weight, original):
+    """Whether comfy-kitchen makes the same of the original weight."""
+    layout = get_layout_class("TensorCoreNVFP4Layout")
+    q, params = layout.quantize(original)
+    found = layout.get_plain_tensors(weight)
+    expected = (q, params.scale, params.block_scale)
+    bits = lambda x: x.contiguous().view(torch.uint8) if x.dim() else x
+    return all(torch.equal(bits(a), bits(b)) for a, b in zip(found, expected))
 
 
 def main():
@@ -60,7 +79,7 @@ def main():
     source = directory / "model.safetensors"
     make(source)
     failed = 0
-    for scheme in ("per-channel", "per-tensor"):
+    for scheme in ("per-channel", "per-tensor", "FP8", "NVFP4_COMFYUI"):
         out, floats = directory / f"{scheme}.safetensors", directory / f"{scheme}-floats.safetensors"
         run = lambda *command: subprocess.run([quantscope, *map(str, command), "--quiet"], check=True, stdout=subprocess.DEVNULL)
         run("quantize", source, "--output", out, "--for", "comfyui", "--scheme", scheme)
@@ -70,6 +89,9 @@ def main():
         assert len(layers) == 3, layers
         for layer in layers:
             weight = loaded(tensors, layer, torch.float32)
+            if scheme == "NVFP4_COMFYUI" and not is_own(weight, original[f"{layer}.weight"]):
+                print(f"{scheme} {layer}: not what comfy-kitchen makes")
+                failed += 1
             equal = torch.equal(weight.dequantize(), expected[f"{layer}.weight"])
             x = torch.randn(4, weight.shape[1])
             y = torch.nn.functional.linear(x, weight)

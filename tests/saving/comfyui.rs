@@ -89,12 +89,123 @@ fn a_lone_file_becomes_a_lone_file_with_markers() {
     }
 }
 
+/// The golden data is what comfy-kitchen makes of the same weights.
+#[test]
+fn nvfp4_is_stored_as_comfyui_stores_it() {
+    let directory = tempfile::tempdir().expect("temp");
+    let golden = Checkpoint::open(Path::new(&data("saving/comfyui_nvfp4.safetensors")));
+    let golden = golden.expect("opens");
+    let weights = golden.all_stored().filter(|(_, stored)| stored.name.ends_with(".weight"));
+    let weights = weights.map(|(_, found)| Tensor {
+        name: found.name.to_string(),
+        dtype: ["BF16", "F16", "F32"]
+            .into_iter()
+            .find(|dtype| *dtype == found.dtype.name())
+            .expect("a float"),
+        shape: found.shape.dims().to_vec(),
+        bytes: stored(&golden, &found.name).1,
+    });
+    let weights: Vec<Tensor> = weights.collect();
+    let source = directory.path().join("model.safetensors");
+    write(&source, &weights, &[]);
+    let out = directory.path().join("q.safetensors");
+    let command = ["quantize", text(&source), "-o", text(&out), "--for", "comfyui"];
+    let receipt = json(&[&command[..], &["--scheme", "NVFP4_COMFYUI"]].concat());
+    assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(4), "{receipt}");
+    let written = Checkpoint::open(&out).expect("opens");
+    for case in ["bfloat16_144", "bfloat16_16", "float16_16", "float32_16"] {
+        for part in ["", "_scale", "_scale_2"] {
+            let found = stored(&written, &format!("{case}.weight{part}"));
+            assert!(found == stored(&golden, &format!("{case}.expected{part}")), "{case} {part}");
+        }
+        let marker = stored(&written, &format!("{case}.comfy_quant"));
+        assert_eq!(marker.1, br#"{"format": "nvfp4"}"#);
+    }
+    let verified = json(&["verify", text(&out), "--against", text(&source)]);
+    assert_eq!(verified["quantized"], receipt["quantized"]);
+    let inspected = json(&["inspect", text(&out)]).to_string();
+    assert!(inspected.contains("comfyui nvfp4, blocks of 16"), "{inspected}");
+    let checked = json(&["check", text(&out), "--for", "comfyui"]);
+    assert_eq!(checked["loads"], true, "{checked}");
+}
+
+#[test]
+fn fp8_has_one_scale_for_each_tensor() {
+    let (directory, source) = model();
+    let out = directory.path().join("q.safetensors");
+    let command = ["quantize", text(&source), "-o", text(&out), "--scheme", "FP8"];
+    let receipt = json(&command);
+    assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(2));
+    let (original, written) =
+        (Checkpoint::open(&source).expect("opens"), Checkpoint::open(&out).expect("opens"));
+    let (values_type, values) = stored(&written, &format!("{QKV}.weight"));
+    let (scale_type, scale) = stored(&written, &format!("{QKV}.weight_scale"));
+    assert_eq!([values_type.as_str(), &scale_type], ["F8_E4M3 [48, 64]", "F32 []"]);
+    let marker = stored(&written, &format!("{QKV}.comfy_quant")).1;
+    assert_eq!(marker, br#"{"format": "float8_e4m3fn"}"#);
+    let x: Vec<f32> = stored(&original, &format!("{QKV}.weight"))
+        .1
+        .as_chunks()
+        .0
+        .iter()
+        .map(|raw| half::bf16::from_le_bytes(*raw).to_f32())
+        .collect();
+    let absmax = x.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let scale = f32::from_le_bytes(scale.try_into().expect("one number"));
+    assert_eq!(scale, half::bf16::from_f32(absmax / 448.0).to_f32());
+    let read = floats(&written, &format!("{QKV}.weight"));
+    let read = read.as_chunks().0.iter().map(|raw| f32::from_le_bytes(*raw));
+    for ((x, value), code) in x.iter().zip(read).zip(values) {
+        // The spacing of E4M3 is an eighth of a power of two, and at least 2⁻⁹.
+        assert!((x - value).abs() <= (x.abs() / 16.0).max(scale / 512.0) * 1.01, "{x} {value}");
+        assert_eq!(value.is_sign_negative(), code & 0x80 != 0);
+    }
+    let verified = json(&["verify", text(&out), "--against", text(&source)]);
+    assert_eq!(verified["quantized"], receipt["quantized"]);
+    let schemes = ["--schemes", "FP8,NVFP4_COMFYUI,per-channel"];
+    let analyzed = ["analyze", text(&source), "--for", "comfyui"];
+    let measured = json(&[&analyzed[..], &schemes].concat()).to_string();
+    for saved in receipt["quantized"].as_array().expect("a list") {
+        assert!(measured.contains(&saved["sqnr_db"].to_string()), "{measured} {saved}");
+    }
+}
+
+/// Each layer has a marker of its own, so layers may differ.
+#[test]
+fn a_budget_mixes_the_formats_of_comfyui() {
+    let (directory, source) = model();
+    let out = directory.path().join("q.safetensors");
+    let command = ["quantize", text(&source), "-o", text(&out), "--for", "comfyui"];
+    let qkv = format!("{QKV}.weight");
+    let include = ["--include", &qkv, "--include", "model.diffusion_model.img_mlp.0.weight"];
+    let receipt = json(&[&command[..], &include, &["--min-sqnr", "18dB"]].concat());
+    let schemes: Vec<&str> = receipt["quantized"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|tensor| tensor["scheme"].as_str())
+        .collect();
+    // The columns of the other are no multiple of 16.
+    assert_eq!(schemes, ["NVFP4_COMFYUI", "FP8"], "{receipt}");
+    stdout(&["verify", text(&out), "--against", text(&source)]);
+    let better = [&command[..], &include, &["--min-sqnr", "35dB", "--force"]].concat();
+    let receipt = json(&better);
+    assert!(receipt["quantized"].to_string().contains("per-"), "{receipt}");
+    stdout(&["verify", text(&out), "--against", text(&source)]);
+}
+
 #[test]
 fn dequantizing_gives_names_and_types_back() {
+    for scheme in ["per-channel", "FP8", "NVFP4_COMFYUI"] {
+        dequantized_from(scheme);
+    }
+}
+
+fn dequantized_from(scheme: &str) {
     let (directory, source) = model();
     let (out, back) =
         (directory.path().join("q.safetensors"), directory.path().join("b.safetensors"));
-    stdout(&["quantize", text(&source), "-o", text(&out), "--for", "comfyui"]);
+    stdout(&["quantize", text(&source), "-o", text(&out), "--for", "comfyui", "--scheme", scheme]);
     stdout(&["dequantize", text(&out), "-o", text(&back)]);
     let (written, back) =
         (Checkpoint::open(&out).expect("opens"), Checkpoint::open(&back).expect("opens"));
@@ -116,9 +227,15 @@ fn dequantizing_gives_names_and_types_back() {
 
 #[test]
 fn any_flipped_byte_of_a_layer_is_found() {
+    for (scheme, parts) in [("per-channel", 4), ("FP8", 4), ("NVFP4_COMFYUI", 5)] {
+        flip_every_part(scheme, parts);
+    }
+}
+
+fn flip_every_part(scheme: &str, count: usize) {
     let (directory, path) = model();
     let out = directory.path().join("q.safetensors");
-    stdout(&["quantize", text(&path), "-o", text(&out), "--for", "comfyui"]);
+    stdout(&["quantize", text(&path), "-o", text(&out), "--for", "comfyui", "--scheme", scheme]);
     let source = Checkpoint::open(&path).expect("opens");
     let whole = std::fs::read(&out).expect("reads");
     let written = Checkpoint::open(&out).expect("opens");
@@ -127,7 +244,7 @@ fn any_flipped_byte_of_a_layer_is_found() {
         .filter(|(_, s)| s.name.starts_with(QKV))
         .map(|(_, s)| (s.name.to_string(), s.range.clone()))
         .collect();
-    assert_eq!(parts.len(), 4);
+    assert_eq!(parts.len(), count);
     for (name, range) in parts {
         let mut flipped = whole.clone();
         flipped[range.end as usize - 2] ^= 1;
@@ -156,6 +273,17 @@ fn what_comfyui_does_not_read_is_left_out_and_refused_by_name() {
         (vec!["--include", "model.diffusion_model.conv.weight"], "4 dimensions"),
         (vec!["--include", "first_stage_model.decoder.mid.attn.q.weight"], "image decoder"),
         (vec!["--scheme", "W8A8"], "a scheme of compressed-tensors"),
+        (vec!["--scheme", "NVFP4A16"], "a scheme of compressed-tensors"),
+        (vec!["--scheme", "nvfp4"], "NVFP4_COMFYUI"),
+        (
+            vec![
+                "--scheme",
+                "NVFP4_COMFYUI",
+                "--include",
+                "model.diffusion_model.img_mlp.0.weight",
+            ],
+            "not multiples of 16: [32, 40]",
+        ),
     ] {
         let (_, error) = failure(&[&command[..], &options[..]].concat());
         assert!(error.contains(printed), "{error}");

@@ -10,7 +10,7 @@ use crate::checkpoint::packed::modelopt::column_factor;
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Rotation, Scaled};
-use crate::quantization::QuantizationScheme;
+use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, Shape};
 
@@ -123,6 +123,14 @@ impl<'s> MarkedLayer<'_, 's> {
         }
     }
 
+    /// Adds the preset and the original type of a layer that quantscope wrote.
+    fn recorded(&self, format: Scaled, preset: Preset, is_preset: bool) -> Scaled {
+        match self.listing.recorded_type(self.values, self.values.stored.name.as_str()) {
+            None => format,
+            Some(original) => Scaled { original, preset: is_preset.then_some(preset), ..format },
+        }
+    }
+
     fn tensor(&self, format: Scaled) -> PackedTensor {
         PackedTensor::new(&self.values.stored.name, format.shape.clone(), format)
     }
@@ -136,7 +144,9 @@ impl<'s> MarkedLayer<'_, 's> {
         let short = dtype.name().trim_start_matches("F8_").to_lowercase();
         let (division, grid) = self.grid(scale, &shape, division)?;
         let format = format!("comfyui fp8 {short}{division}");
-        Ok(self.tensor(self.plain(format, Codes::Bytes(table), shape, grid)))
+        let format = self.plain(format, Codes::Bytes(table), shape, grid);
+        let is_preset = dtype == DType::F8E4M3 && scale.elements() == 1;
+        Ok(self.tensor(self.recorded(format, Preset::Fp8, is_preset)))
     }
 
     /// Returns the grid of scales and its description.
@@ -274,7 +284,9 @@ impl<'s> MarkedLayer<'_, 's> {
         let format = self.plain(name, Codes::E2m1(FirstNibble::High), shape, grid);
         let parts = [scale.id, global.id].into_iter().chain(factor).collect();
         let global = Some(GlobalScale::Multiplies(Numbers::new(global, "global scale")?));
-        Ok(self.tensor(Scaled { global, column_factor, parts, ..format }))
+        let is_preset = column_factor.is_none();
+        let format = Scaled { global, column_factor, parts, ..format };
+        Ok(self.tensor(self.recorded(format, Preset::Nvfp4ComfyUi, is_preset)))
     }
 
     /// Checks that the marker's group size is that of the format.

@@ -4,12 +4,9 @@ use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
+use crate::quantization::scale_tiles;
 use crate::tensor::Shape;
 use std::ops::Range;
-
-/// Rows and columns of the tiles in which some formats store their scales.
-const TILE_ROWS: u64 = 128;
-const TILE_COLUMNS: u64 = 4;
 
 /// A grid of scales over each matrix of a tensor.
 #[derive(Clone, Debug)]
@@ -29,8 +26,7 @@ pub(super) struct ScaleGrid {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum StorageOrder {
     RowMajor,
-    /// In tiles of 128 rows and 4 columns of the grid, as NVIDIA's block-scaled matrix
-    /// multiplication reads them; rows and columns are padded to whole tiles.
+    /// In tiles of 128 rows and 4 columns of the grid, see [`scale_tiles`].
     Tiled,
 }
 
@@ -92,11 +88,7 @@ impl ScaleGrid {
     /// Returns the dimensions of the stored scales of a matrix with one scale per run of `columns`
     /// of each row, padded to whole tiles.
     pub(super) fn tiled_dims(rows: u64, row_len: u64, columns: u64) -> [u64; 2] {
-        let across = row_len.div_ceil(columns.max(1));
-        [
-            rows.div_ceil(TILE_ROWS).saturating_mul(TILE_ROWS),
-            across.div_ceil(TILE_COLUMNS).saturating_mul(TILE_COLUMNS),
-        ]
+        scale_tiles::dims(rows, row_len.div_ceil(columns.max(1)))
     }
 
     pub(super) fn id(&self) -> StoredId {
@@ -122,12 +114,7 @@ impl ScaleGrid {
     fn index(&self, row: u64, column: u64) -> u64 {
         match self.order {
             StorageOrder::RowMajor => row * self.across + column,
-            StorageOrder::Tiled => {
-                let tile = row / TILE_ROWS * self.across.div_ceil(TILE_COLUMNS);
-                let tile = tile + column / TILE_COLUMNS;
-                let within = row % 32 * 16 + row % TILE_ROWS / 32 * 4 + column % TILE_COLUMNS;
-                tile * TILE_ROWS * TILE_COLUMNS + within
-            }
+            StorageOrder::Tiled => scale_tiles::index(row, column, self.across),
         }
     }
 
@@ -145,8 +132,8 @@ impl ScaleGrid {
                 first..bottom * self.across + columns.end.div_ceil(self.columns)
             }
             StorageOrder::Tiled => {
-                let band = self.across.div_ceil(TILE_COLUMNS) * TILE_ROWS * TILE_COLUMNS;
-                top / TILE_ROWS * band..(bottom / TILE_ROWS + 1) * band
+                let band = scale_tiles::band(self.across);
+                top / scale_tiles::ROWS * band..(bottom / scale_tiles::ROWS + 1) * band
             }
         };
         let first = stored.start;

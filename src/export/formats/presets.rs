@@ -93,8 +93,8 @@ impl FormatWriter for Presets {
 
 /// Returns groups of tensors that share a global scale: fusion units, and single tensors.
 pub(super) fn scaled_together(plan: &Plan, units: &FusionUnits) -> Vec<Vec<TensorId>> {
-    let has_global = |id: &TensorId| preset_of(plan, *id).is_some_and(Preset::has_global_scale);
-    units.grouped(plan.iter().map(|(id, _)| id).filter(has_global))
+    let shares = |id: &TensorId| preset_of(plan, *id).is_some_and(Preset::shares_global_scale);
+    units.grouped(plan.iter().map(|(id, _)| id).filter(shares))
 }
 
 fn preset_of(plan: &Plan, id: TensorId) -> Option<Preset> {
@@ -233,7 +233,8 @@ fn config_group(preset: Preset, targets: &[String]) -> Value {
     let bits = preset.quantization_type().bits();
     let is_float = matches!(
         preset,
-        Preset::Fp8Dynamic
+        Preset::Fp8
+            | Preset::Fp8Dynamic
             | Preset::Fp8Block
             | Preset::Nvfp4A16
             | Preset::Mxfp4A16
@@ -249,6 +250,10 @@ fn config_group(preset: Preset, targets: &[String]) -> Value {
     match preset.group() {
         PresetGroup::Channel => {
             weights["strategy"] = "channel".into();
+            weights["group_size"] = Value::Null;
+        }
+        PresetGroup::Tensor => {
+            weights["strategy"] = "tensor".into();
             weights["group_size"] = Value::Null;
         }
         PresetGroup::Columns(size) => {

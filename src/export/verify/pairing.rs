@@ -217,12 +217,13 @@ impl<'c> Pairing<'c> {
 impl Pairing<'_> {
     /// Returns the groups of tensors in the source that share a global scale.
     pub fn scaled_together(&self) -> Vec<Vec<TensorId>> {
-        let has_global = |pair: &&Pair| match self.quantizer(pair) {
-            Some((quantizer, _)) => quantizer.scheme.preset().is_some_and(Preset::has_global_scale),
+        let shares = |pair: &&Pair| match self.quantizer(pair) {
+            Some((quantizer, _)) => {
+                quantizer.scheme.preset().is_some_and(Preset::shares_global_scale)
+            }
             None => false,
         };
-        let ids: Vec<TensorId> =
-            self.pairs.iter().filter(has_global).map(|pair| pair.source).collect();
+        let ids: Vec<TensorId> = self.pairs.iter().filter(shares).map(|pair| pair.source).collect();
         if ids.is_empty() { Vec::new() } else { FusionUnits::of(self.source).grouped(ids) }
     }
 }

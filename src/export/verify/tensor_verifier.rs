@@ -13,10 +13,10 @@ use crate::export::output_plan::KnownScales;
 use crate::export::verify::pairing::{Match, Pair, Pairing, parts};
 use crate::quantization::ggml::quantize_elements;
 use crate::quantization::{
-    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, PresetPart, ScaledGroup,
-    SeenCodes, difference, kernels,
+    Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, PresetGroup, PresetPart,
+    ScaledGroup, SeenCodes, difference, kernels,
 };
-use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
+use crate::tensor::{BlockType, FloatType, TensorId, read_f64, write_f64};
 use std::ops::Range;
 
 /// Compares chunks. Each thread has its own verifier.
@@ -269,7 +269,7 @@ impl<'k> TensorVerifier<'k> {
         let is_compensated = self.pairing.compensated.contains(&pair.out);
         let mut codes = None;
         let row = range.start / coder.columns() as u64;
-        let global = coder.global().to_le_bytes();
+        let mut global = Vec::new();
         let mut biases = Vec::new();
         let factor = preset_factor(preset);
         let computed = write_biases(factor, coder.scale_type(), &rows.scales, &mut biases);
@@ -280,12 +280,17 @@ impl<'k> TensorVerifier<'k> {
         let name = &out.tensor(pair.out).name;
         for part in parts(out, pair.out) {
             let stored = out.stored(part);
-            let Some(content) = content_of(&stored.name, name) else { continue };
+            let Some(content) = content_of(&stored.name, name, preset) else { continue };
             let (start, expected): (u64, &[u8]) = match content {
                 PresetPart::Values => (row * coder.row_bytes() as u64, &rows.values),
                 PresetPart::Scales => (coder.scales_before(row), &rows.scales),
                 PresetPart::ZeroPoints => (coder.zero_points_before(row), &rows.zero_points),
-                PresetPart::GlobalScale => (0, &global),
+                PresetPart::GlobalScale => {
+                    global.clear();
+                    let dtype = stored.dtype.float().unwrap_or(FloatType::F32);
+                    write_f64(dtype, coder.global().into(), &mut global);
+                    (0, &global)
+                }
                 PresetPart::Biases => (coder.scales_before(row), &biases),
                 // The plan determines the dimensions.
                 PresetPart::Shape => continue,
@@ -395,13 +400,14 @@ fn importance_file(out: &Checkpoint) -> Option<&str> {
 
 /// What a stored tensor holds of a weight that is quantized with a preset; `None` for one that the
 /// plan determines.
-fn content_of(stored: &str, weight: &str) -> Option<PresetPart> {
+fn content_of(stored: &str, weight: &str, preset: Preset) -> Option<PresetPart> {
     let last = || stored.rsplit_once('.').map_or(stored, |(_, last)| last);
     match stored.strip_prefix(weight).unwrap_or_else(last) {
         "" | "_packed" => Some(PresetPart::Values),
+        "_scale" if preset.group() == PresetGroup::Tensor => Some(PresetPart::GlobalScale),
         "_scale" | "scales" => Some(PresetPart::Scales),
         "_zero_point" => Some(PresetPart::ZeroPoints),
-        "_global_scale" => Some(PresetPart::GlobalScale),
+        "_global_scale" | "_scale_2" => Some(PresetPart::GlobalScale),
         "_shape" => Some(PresetPart::Shape),
         "biases" => Some(PresetPart::Biases),
         _ => None,

@@ -5,7 +5,13 @@ use crate::quantization::{Preset, QuantizationScheme, ScaleStorage};
 use crate::tensor::{BlockType, FloatType, Shape, TensorInfo};
 
 /// The content of the marker of a layer quantized for ComfyUI.
-pub(crate) const COMFYUI_MARKER: &str = r#"{"format": "int8_tensorwise"}"#;
+pub(crate) fn comfyui_marker(scheme: QuantizationScheme) -> &'static str {
+    match scheme.preset() {
+        Some(Preset::Fp8) => r#"{"format": "float8_e4m3fn"}"#,
+        Some(_) => r#"{"format": "nvfp4"}"#,
+        None => r#"{"format": "int8_tensorwise"}"#,
+    }
+}
 
 /// The sizes of MLX's groups, in the order of bytes.
 const MLX_GROUPS: [u32; 3] = [128, 64, 32];
@@ -132,7 +138,9 @@ impl Container {
             .collect(),
             Container::Burn => [&[QuantizationScheme::PER_TENSOR][..], &blocks].concat(),
             Container::ComfyUi => {
-                vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
+                let presets = Preset::COMFYUI.map(QuantizationScheme::Preset).into_iter();
+                let int8 = [QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL];
+                presets.chain(int8).collect()
             }
             Container::Mlx => {
                 let int4 = MLX_GROUPS.map(|size| QuantizationScheme::Preset(Preset::W4A16(size)));
@@ -201,7 +209,7 @@ impl Container {
         let further = match self {
             // The shape: two integers of 64 bits.
             Container::CompressedTensors(LinearScheme::W8A16) if scheme.is_scaled_int8() => 16,
-            Container::ComfyUi => COMFYUI_MARKER.len() as u64,
+            Container::ComfyUi => comfyui_marker(scheme).len() as u64,
             // A bias for each group, of the type of the scales.
             Container::Mlx => scales * scale_bytes,
             // A zero point of one byte for each scale.
@@ -216,12 +224,13 @@ impl Container {
     pub fn can_store(self, scheme: QuantizationScheme) -> bool {
         let is_block =
             |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
-        if scheme.preset().is_some() {
+        if let Some(preset) = scheme.preset() {
             return match self {
-                Container::CompressedTensors(LinearScheme::Presets) | Container::FakeQuantized => {
-                    true
+                Container::FakeQuantized => true,
+                Container::CompressedTensors(LinearScheme::Presets) => {
+                    !Preset::COMFYUI.contains(&preset)
                 }
-                Container::Mlx => self.schemes().contains(&scheme),
+                Container::Mlx | Container::ComfyUi => self.schemes().contains(&scheme),
                 _ => false,
             };
         }

@@ -6,7 +6,7 @@ mod container;
 mod loader;
 mod selection;
 
-pub(crate) use container::COMFYUI_MARKER;
+pub(crate) use container::comfyui_marker;
 pub use container::{Container, LinearScheme};
 pub use loader::Loader;
 pub use selection::{Target, TargetError};

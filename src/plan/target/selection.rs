@@ -32,6 +32,10 @@ pub enum TargetError {
     CannotStore { scheme: String, format: &'static str },
     #[error("{scheme} is a scheme of compressed-tensors, not of {format}")]
     NoSuchScheme { scheme: &'static str, format: &'static str },
+    #[error("{scheme} is a scheme of ComfyUI, not of {format}")]
+    OnlyComfyUi { scheme: &'static str, format: &'static str },
+    #[error("nvfp4 is a block type of ggml; choose --scheme NVFP4_COMFYUI")]
+    Nvfp4OfComfyUi,
     #[error("block types of ggml and mixes of llama.cpp are for --format gguf, not {format}")]
     OnlyGguf { format: &'static str },
     #[error("--layout is for --format burn, not {0}")]

@@ -35,7 +35,8 @@ impl CodedQuantizer {
 
     /// Sets the largest magnitude of the tensors that share a global scale with this one.
     pub(super) fn with_shared_absmax(self, absmax: Option<f64>) -> CodedQuantizer {
-        CodedQuantizer { shared_absmax: absmax, ..self }
+        let shared_absmax = absmax.filter(|_| self.preset.shares_global_scale());
+        CodedQuantizer { shared_absmax, ..self }
     }
 
     pub(super) fn quantizer(&self) -> Quantizer {
@@ -73,6 +74,11 @@ impl CodedQuantizer {
         let mut quantized = Quantized::empty(spec);
         let (mut channels, mut seen) = (Vec::new(), SeenCodes::new(self.preset));
         let mut scales = quantized.scales.clone();
+        if coder.has_tensor_scale() && chunk.start == 0 {
+            let most = f64::from(self.preset.quantization_type().max());
+            let clip = if absmax == 0.0 { 0.0 } else { f64::from(coder.global()) * most };
+            scales.push(clip, coder.global());
+        }
         let mut row = chunk.start / coder.columns() as u64;
         let each_row = |x: &[f32], codes: &[u8], restored: &[f32]| {
             let loss = match spec.errors {

@@ -94,9 +94,9 @@ impl AnalysisSpec {
     }
 
     /// Whether a quantizer needs the largest magnitude of the tensors that share a global scale.
-    pub fn has_global_scale(&self) -> bool {
+    pub fn shares_global_scale(&self) -> bool {
         let mut presets = self.quantizers.iter().filter_map(|q| q.scheme.preset());
-        presets.any(Preset::has_global_scale)
+        presets.any(Preset::shares_global_scale)
     }
 
     /// Computes ranges, scales, moments and all error statistics.

@@ -8,6 +8,7 @@ use crate::quantization::presets::pack::{code_bits, negative_zero, pack_row, pac
 use crate::quantization::presets::scale::{GroupScale, global_scale, group_scales};
 use crate::quantization::presets::working_type::{WorkingType, by_working_type};
 use crate::quantization::quantizer::NotQuantizable;
+use crate::quantization::scale_tiles;
 use crate::quantization::statistics::LevelSet;
 use crate::tensor::{FloatType, Shape, write_f64};
 
@@ -73,15 +74,11 @@ impl PresetCoder {
     pub(crate) fn new(preset: Preset, dtype: FloatType, shape: &Shape, absmax: f64) -> PresetCoder {
         let columns = usize::try_from(shape.channel_len()).unwrap_or(usize::MAX).max(1);
         let (group, height) = match preset.group() {
-            PresetGroup::Channel => (columns, 1),
+            PresetGroup::Tensor | PresetGroup::Channel => (columns, 1),
             PresetGroup::Columns(group) => (group as usize, 1),
             PresetGroup::Block(side) => (side as usize, side as usize),
         };
-        let global = if preset.has_global_scale() {
-            by_working_type!(dtype, W => global_scale::<W>(absmax as f32))
-        } else {
-            1.0
-        };
+        let global = by_working_type!(dtype, W => global_scale::<W>(preset, absmax as f32));
         PresetCoder { preset, dtype, columns, group: group.max(1), height, global }
     }
 
@@ -102,6 +99,9 @@ impl PresetCoder {
 
     /// Size of the scales of all rows before `row` in bytes; a band must start at `row`.
     pub(crate) fn scales_before(&self, row: u64) -> u64 {
+        if self.preset == Preset::Nvfp4ComfyUi {
+            return row / scale_tiles::ROWS * scale_tiles::band(self.groups_across() as u64);
+        }
         let size = if self.has_byte_scales() { 1 } else { scale_type(self.dtype).size() };
         row / self.height as u64 * (self.groups_across() * size) as u64
     }
@@ -131,8 +131,16 @@ impl PresetCoder {
         codes.map(|code| if negative_zero == Some(code) { 0 } else { code }).collect()
     }
 
+    /// Whether the global scale is the only one.
+    pub(crate) fn has_tensor_scale(&self) -> bool {
+        self.preset.group() == PresetGroup::Tensor
+    }
+
     fn has_byte_scales(&self) -> bool {
-        matches!(self.preset, Preset::Nvfp4A16 | Preset::Mxfp4A16 | Preset::Mxfp8A16)
+        matches!(
+            self.preset,
+            Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi | Preset::Mxfp4A16 | Preset::Mxfp8A16
+        )
     }
 
     /// Number of groups in a row.
@@ -183,7 +191,9 @@ impl PresetCoder {
         let has_byte_scales = self.has_byte_scales();
         self.each_band(bytes, |band| {
             self.pack(band.codes, values);
-            if has_byte_scales {
+            if self.has_tensor_scale() {
+                // It is the global scale.
+            } else if has_byte_scales {
                 scales.extend(band.scales.iter().map(|group| group.code));
             } else {
                 let all = band.scales.iter();
@@ -194,6 +204,9 @@ impl PresetCoder {
             }
             each(&band);
         })?;
+        if self.preset == Preset::Nvfp4ComfyUi {
+            *scales = tiled(scales, self.groups_across());
+        }
         if !zeros.is_empty() {
             let across = self.groups_across();
             for words in zeros.chunks(across * 8) {
@@ -206,7 +219,7 @@ impl PresetCoder {
 
     /// Calls `each` with every row of `bytes`: its elements in F32, their codes, and their
     /// dequantized values. Calls `each_scale` with the largest magnitude and the scale of each
-    /// group. The rows must start and end as in [`PresetCoder::encode`].
+    /// group, but for a scale of the whole tensor. The rows must start and end as in [`PresetCoder::encode`].
     ///
     /// # Errors
     ///
@@ -219,7 +232,8 @@ impl PresetCoder {
     ) -> Result<(), NotQuantizable> {
         let most = f64::from(self.preset.quantization_type().max());
         self.each_band(bytes, |band| {
-            for (range, group) in band.ranges.iter().zip(band.scales) {
+            let groups = if self.has_tensor_scale() { &[] } else { band.scales };
+            for (range, group) in band.ranges.iter().zip(groups) {
                 let is_zero = *range == (0.0, 0.0);
                 let clip = if is_zero { 0.0 } else { f64::from(group.scale) * most };
                 each_scale(clip, group.scale);
@@ -302,9 +316,32 @@ impl PresetCoder {
         for (x, (codes, restored)) in x.chunks(self.columns).zip(rows) {
             let groups = scales.iter().map(|group| (group.scale, group.zero));
             kernels::quantize_groups(params, x, groups, codes, restored);
+            // Quotients by zero are not finite.
+            if preset == Preset::Nvfp4ComfyUi {
+                let groups = codes.chunks_mut(self.group).zip(restored.chunks_mut(self.group));
+                let vanishing = groups.zip(&*scales).filter(|(_, group)| group.scale == 0.0);
+                for ((codes, restored), _) in vanishing {
+                    codes.fill(0);
+                    restored.fill(0.0);
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// Returns row-major scales of whole rows in tiles; see [`scale_tiles`].
+fn tiled(scales: &[u8], across: usize) -> Vec<u8> {
+    let (rows, wide) = (scales.len() as u64 / across.max(1) as u64, across as u64);
+    let mut tiled = vec![0; (rows.div_ceil(scale_tiles::ROWS) * scale_tiles::band(wide)) as usize];
+    for (row, scales) in (0..).zip(scales.chunks(across.max(1))) {
+        for (column, &scale) in (0..).zip(scales) {
+            if let Some(out) = tiled.get_mut(scale_tiles::index(row, column, wide) as usize) {
+                *out = scale;
+            }
+        }
+    }
+    tiled
 }
 
 /// Converts elements to F32; exact except for F64.

@@ -11,10 +11,12 @@ pub(super) fn level_rule(preset: Preset) -> LevelRule {
     match preset {
         Preset::W8A8 | Preset::W8A16(_) => LevelRule::Integers { low: -128.0, high: 127.0 },
         Preset::W4A16(_) | Preset::W4A16Asym(_) => LevelRule::Integers { low: -8.0, high: 7.0 },
-        Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => {
+        Preset::Fp8 | Preset::Fp8Dynamic | Preset::Fp8Block | Preset::Mxfp8A16 => {
             LevelRule::Minifloat(Minifloat::E4M3)
         }
-        Preset::Nvfp4A16 | Preset::Mxfp4A16 => LevelRule::Minifloat(Minifloat::E2M1),
+        Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi | Preset::Mxfp4A16 => {
+            LevelRule::Minifloat(Minifloat::E2M1)
+        }
     }
 }
 
@@ -34,10 +36,10 @@ pub(super) fn level<W: WorkingType>(preset: Preset, x: f32, group: GroupScale) -
     }
 }
 
-/// Whether quotients are not rounded to the type of the weight: the scales are F32, so
-/// compressed-tensors divides in F32.
+/// Whether quotients are not rounded to the type of the weight: the scales are F32, so their
+/// owners divide in F32.
 pub(super) fn divides_in_f32(preset: Preset) -> bool {
-    preset == Preset::Nvfp4A16
+    matches!(preset, Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi)
 }
 
 /// Whether dequantized values are rounded to BF16: compressed-tensors decompresses NVFP4 in BF16,

@@ -27,7 +27,8 @@ pub(super) fn negative_zero(preset: Preset) -> Option<u8> {
 }
 
 /// Fills `out` with the codes of a row: one byte each, or two per byte with the even column in the
-/// low nibble, which equals packing into little-endian 32-bit words.
+/// low nibble, which equals packing into little-endian 32-bit words. ComfyUI has the even column in
+/// the high nibble.
 #[inline(always)]
 pub(super) fn pack_row(preset: Preset, codes: &[u8], out: &mut [u8]) {
     let offset = packed_offset(preset);
@@ -35,6 +36,10 @@ pub(super) fn pack_row(preset: Preset, codes: &[u8], out: &mut [u8]) {
         8 => {
             let pairs = out.iter_mut().zip(codes);
             pairs.for_each(|(byte, code)| *byte = code.wrapping_add(offset));
+        }
+        _ if preset == Preset::Nvfp4ComfyUi => {
+            let pairs = out.iter_mut().zip(codes.as_chunks::<2>().0);
+            pairs.for_each(|(byte, [even, odd])| *byte = even << 4 | odd & 15);
         }
         _ => {
             let pairs = out.iter_mut().zip(codes.as_chunks::<2>().0);

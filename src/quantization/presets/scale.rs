@@ -24,8 +24,24 @@ const E4M3_EPSILON_CODE: u8 = 0x20;
 /// The product of the largest E4M3 and the largest E2M1.
 const GLOBAL_RANGE: f32 = 2688.0;
 
-/// Returns the global scale of tensors whose largest magnitude is `absmax`.
-pub(super) fn global_scale<W: WorkingType>(absmax: f32) -> f32 {
+/// Returns the global scale of tensors whose largest magnitude is `absmax`; 1 for presets without
+/// one.
+pub(super) fn global_scale<W: WorkingType>(preset: Preset, absmax: f32) -> f32 {
+    match preset {
+        Preset::Nvfp4A16 => reciprocal_scale::<W>(absmax),
+        Preset::Nvfp4ComfyUi => match W::round(absmax / GLOBAL_RANGE) {
+            // The scale is stored in F32, which holds what the type of the weight may not.
+            0.0 if absmax > 0.0 => (absmax / GLOBAL_RANGE).max(f32::MIN_POSITIVE),
+            0.0 => 1.0,
+            scale => scale,
+        },
+        Preset::Fp8 => plain::<W>(E4M3_MAX)(-absmax, absmax).scale,
+        _ => 1.0,
+    }
+}
+
+/// Returns the global scale by which compressed-tensors divides.
+fn reciprocal_scale<W: WorkingType>(absmax: f32) -> f32 {
     // In compressed-tensors dividing a number by a tensor multiplies by the reciprocal.
     let reciprocal = W::round(1.0 / absmax.max(W::TINY));
     let scale = W::round(reciprocal * GLOBAL_RANGE);
@@ -51,8 +67,15 @@ pub(super) fn group_scales<W: WorkingType>(
         Preset::W4A16(_) => each_group(ranges, groups, plain::<W>(7.5)),
         Preset::Fp8Dynamic | Preset::Fp8Block => each_group(ranges, groups, plain::<W>(E4M3_MAX)),
         Preset::W4A16Asym(_) => each_group(ranges, groups, asymmetric::<W>),
+        Preset::Fp8 => {
+            let group = GroupScale { scale: global, ..GroupScale::default() };
+            each_group(ranges, groups, |_, _| group)
+        }
         Preset::Nvfp4A16 => {
             each_group(ranges, groups, |min, max| two_level::<W>(absmax(min, max), global))
+        }
+        Preset::Nvfp4ComfyUi => {
+            each_group(ranges, groups, |min, max| two_factors(absmax(min, max), global))
         }
         Preset::Mxfp4A16 => {
             each_group(ranges, groups, |min, max| power_of_two::<W>(absmax(min, max), 2))
@@ -112,6 +135,14 @@ fn two_level<W: WorkingType>(absmax: f32, global: f32) -> GroupScale {
     let value = if is_zero { E4M3_EPSILON } else { nearest };
     let code = if is_zero { E4M3_EPSILON_CODE } else { code as u8 };
     GroupScale { scale: value / global, zero: 0.0, code }
+}
+
+/// An E4M3 scale beside the global scale, by which ComfyUI multiplies it. The product is zero for a
+/// group that is small beside the largest magnitude of the tensor.
+#[inline(always)]
+fn two_factors(absmax: f32, global: f32) -> GroupScale {
+    let (nearest, code) = Minifloat::E4M3.nearest((absmax / 6.0 / global).min(E4M3_MAX));
+    GroupScale { scale: global * nearest, zero: 0.0, code: code as u8 }
 }
 
 /// A power of two, `offset` exponents below the rounded `absmax`.
