@@ -7,7 +7,7 @@
 #[cfg(not(feature = "failpoints"))]
 use std::io;
 
-/// A step that can be made to fail.
+/// A step that a test can make fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failpoint {
     /// A change of the disk during a save.

@@ -35,17 +35,17 @@ pub enum Action {
     Schemes,
     /// Opens the list of schemes for the whole table.
     SchemesForAll,
-    /// Says which marks a scheme is for.
+    /// Selects the next scope: which marks the chosen scheme changes.
     NextScope,
-    /// Goes back to fewer marks.
+    /// Selects the previous scope.
     PreviousScope,
     /// Gives the tensor the scheme under the cursor of the Schemes tab.
     TakeScheme,
-    /// Gives the row's marks the next calibration.
+    /// Changes the calibration of the row's marks to the next one.
     NextCalibration,
     /// Undoes the last change of the marks.
     Undo,
-    /// Does again what was undone.
+    /// Repeats the change that was undone last.
     Redo,
 
     /// Opens the filter.
@@ -56,9 +56,9 @@ pub enum Action {
     MarkBy,
     /// Unmarks what the pattern matches.
     UnmarkBy,
-    /// An older or a newer filter.
+    /// Replaces the typed filter by an older one.
     OlderFilter,
-    /// A newer filter.
+    /// Replaces the typed filter by a newer one.
     NewerFilter,
     /// Shows only tensors that are quantized by default, or all.
     QuantizableOnly,
@@ -109,7 +109,7 @@ pub enum Action {
     /// Opens recorded layer inputs.
     Activations,
 
-    /// Moves the clip of the histogram.
+    /// Moves the clip of the histogram inwards.
     NarrowClip,
     /// Moves the clip of the histogram outwards.
     WidenClip,
@@ -133,9 +133,9 @@ pub enum Action {
     /// Shows the next tensor.
     NextTensor,
 
-    /// Towards fewer bytes.
+    /// Moves along the budget's curve towards fewer bytes.
     Smaller,
-    /// Towards more bytes.
+    /// Moves along the budget's curve towards more bytes.
     Larger,
     /// Allows or forbids a scheme, shows or hides a column.
     Toggle,
@@ -144,9 +144,9 @@ pub enum Action {
     Refresh,
     /// Opens another model.
     OpenModel,
-    /// Opens the model that was saved, compares it, or copies the command that writes it.
+    /// Opens the model that was saved.
     OpenResult,
-    /// Compares the model that was saved with the source.
+    /// Compares the model that was saved with its source.
     CompareResult,
     /// Copies the command that writes the saved model.
     CopyCommand,
@@ -157,7 +157,7 @@ pub enum Action {
 
     /// Opens the list of targets.
     Target,
-    /// Shows the next or the previous scheme of a format.
+    /// Shows the next scheme of a format.
     NextTargetScheme,
     /// Shows the previous scheme of a format.
     PreviousTargetScheme,
@@ -181,7 +181,7 @@ pub enum Action {
 
     /// Leaves the program.
     Quit,
-    /// Takes the mouse, or leaves it to the terminal.
+    /// Captures the mouse, or releases it to the terminal.
     ToggleMouse,
     /// Stops the program until the shell continues it.
     Suspend,

@@ -41,11 +41,12 @@ pub struct Budget {
     pub typing: Option<Input>,
     /// The plan from before the budget was opened.
     pub before: Plan,
-    /// Size and error of that plan; `None` while some of its marks are not measured.
+    /// Size and error of that plan; `None` while some of its marks are not measured, or if it has
+    /// none.
     pub own: Option<Point>,
     /// llama.cpp's mixes beside the curve, largest first; empty for other formats than GGUF.
     pub mixes: Vec<MixPoint>,
-    /// The mix that the user went to, until they move.
+    /// The mix whose size the user selected; `None` after any other movement.
     named: Option<GgufMix>,
     choosable: HashSet<TensorId>,
 }
@@ -124,7 +125,7 @@ impl Budget {
             }
             options.push((unit, shared));
         }
-        // A mark on a tensor outside the choice keeps its scheme and its size.
+        // A mark on a tensor that the curve leaves out keeps its scheme and its size.
         for (id, quantizer) in self.before.iter().filter(|(id, _)| !self.choosable.contains(id)) {
             let tensor = model.checkpoint.tensor(id);
             fixed = fixed
@@ -138,7 +139,8 @@ impl Budget {
         self.own = own.filter(|_| marked).map(|error| Point { bytes, error });
     }
 
-    /// llama.cpp's mixes of which every tensor is measured. They may use forbidden schemes.
+    /// Returns llama.cpp's mixes whose types are measured for all tensors, including types that the
+    /// user forbids.
     fn mixes_beside(&self, model: &Model, fixed: u64) -> Vec<MixPoint> {
         if model.plan().target.container() != Container::Gguf {
             return Vec::new();
@@ -150,7 +152,8 @@ impl Budget {
         mix_points(&model.checkpoint, &self.curve, fixed, &options, has_importance)
     }
 
-    /// The mix that the user went to, or else the one whose size is nearest to the selected point.
+    /// The mix whose size the user selected, or else the one whose size is nearest to the selected
+    /// point.
     pub fn nearest_mix(&self) -> Option<&MixPoint> {
         if let Some(named) = self.mixes.iter().find(|mix| Some(mix.mix) == self.named) {
             return Some(named);
@@ -170,8 +173,8 @@ impl Budget {
         Some(shared_options(each.collect::<Option<_>>()?))
     }
 
-    /// The number of tensors of each type among those that the curve chooses schemes for:
-    /// `int4 212, fp8 31, float 9`.
+    /// The number of tensors of each type among those that the curve chooses schemes for, as `int4
+    /// 212, fp8 31, float 9`.
     pub fn composition(&self, plan: &Plan) -> String {
         let chosen = self.choosable.iter().map(|&id| plan.get(id));
         composition(chosen.map(|quantizer| quantizer.map(|quantizer| quantizer.scheme)))
@@ -314,7 +317,7 @@ impl Budget {
         self.at = self.curve.within(bytes).unwrap_or(self.last());
     }
 
-    /// The marks of the selected point. Tensors outside the choice keep their marks.
+    /// The marks of the selected point. Tensors that the curve leaves out keep their marks.
     pub fn plan(&self) -> Plan {
         if self.moved { self.plan_at(self.at) } else { self.before.clone() }
     }

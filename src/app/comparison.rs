@@ -12,7 +12,7 @@ use crate::quantization::{
 use crate::tensor::TensorId;
 use std::borrow::Cow;
 
-/// Types that users compare int8 with, where the target does not hold them.
+/// Types that users compare int8 with, for targets that only store int8.
 const MEASURED_ONLY: [(QuantizationScheme, &str); 4] = [
     (
         QuantizationScheme::PerChannel(QuantizationMode::Symmetric, QuantizationType::F8E4M3),
@@ -43,8 +43,8 @@ pub struct ComparedScheme {
     pub saved: bool,
 }
 
-/// The schemes to compare: those of the model, and where the target holds int8 only, the types
-/// that users compare int8 with.
+/// The schemes to compare: those of the model and, if the target only stores int8, the types that
+/// users compare int8 with.
 pub fn compared(model: &Model) -> Vec<ComparedScheme> {
     let target = model.schemes();
     let is_int8 = target.iter().all(|scheme| SCHEMES.contains(scheme));
@@ -78,7 +78,7 @@ pub(crate) fn comparison(model: &Model) -> AnalysisSpec {
 #[derive(Debug, Default)]
 pub struct ComparisonView {
     outcomes: JobAnswer<TensorId, Vec<Outcome>>,
-    /// The scheme that the user moved to, and the tensor for which.
+    /// The scheme that the user moved to, with its tensor.
     chosen: Option<(TensorId, QuantizationScheme)>,
 }
 

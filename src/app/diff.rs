@@ -185,8 +185,8 @@ impl Differences {
     }
 }
 
-/// A row of a comparison as filters see it. What is not about the difference is about the tensor
-/// of this model.
+/// A row of a comparison, for filters. Conditions that are not about the difference test this
+/// model's tensor.
 struct Difference<'d> {
     row: &'d Compared,
     model: &'d Model,

@@ -189,7 +189,7 @@ pub enum Effect {
     StopOutputs,
     /// Copy a text to the clipboard.
     Copy(String),
-    /// Take the mouse, or leave it to the terminal.
+    /// Capture the mouse, or release it to the terminal.
     Mouse(bool),
     /// Stop the program until the shell continues it.
     Suspend,

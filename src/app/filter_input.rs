@@ -10,7 +10,7 @@ pub struct FilterHistory {
 }
 
 impl FilterHistory {
-    const MAX: usize = 100;
+    const MAX_FILTERS: usize = 100;
 
     /// Adds a filter.
     pub fn record(&mut self, text: &str) {
@@ -20,7 +20,7 @@ impl FilterHistory {
         }
         self.texts.retain(|other| other != text);
         self.texts.push(text.to_owned());
-        if self.texts.len() > Self::MAX {
+        if self.texts.len() > Self::MAX_FILTERS {
             self.texts.remove(0);
         }
     }
@@ -90,7 +90,7 @@ impl FilterInput {
         found
     }
 
-    /// Forgets the place in the history, because the text was edited.
+    /// Forgets the position in the history, because the text was edited.
     pub fn edited(&mut self) {
         self.recalled = None;
     }

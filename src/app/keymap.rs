@@ -69,12 +69,14 @@ impl KeyMap {
         Ok(())
     }
 
+    /// Checks that no key has two meanings in one context.
+    ///
     /// # Errors
-    /// Fails if a key has two meanings in one context.
+    /// Fails if a key does; the message names both actions.
     pub fn check(&self) -> Result<(), String> {
         for (number, (binding, keys)) in self.bindings().enumerate() {
             for (other, others) in self.bindings().skip(number + 1) {
-                let together = meet(binding.context, other.context);
+                let together = can_be_active_together(binding.context, other.context);
                 if let Some(key) = keys.iter().find(|key| together && others.contains(key)) {
                     return Err(format!(
                         "keys: {} is both {}.{} and {}.{}",
@@ -92,7 +94,7 @@ impl KeyMap {
 }
 
 /// Whether bindings of two contexts can be active at the same time.
-fn meet(a: Context, b: Context) -> bool {
+fn can_be_active_together(a: Context, b: Context) -> bool {
     Context::ACTIVE.iter().any(|place| {
         let layers = place.layers();
         layers.contains(&a) && layers.contains(&b)

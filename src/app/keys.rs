@@ -463,7 +463,7 @@ pub const BINDINGS: &[Binding] = &[
 
     bind(C::MarkBy, &[Enter], A::Accept, "mark what matches", G::Dialogs).hint("mark"),
     bind(C::MarkBy, &[Ctrl('x')], A::UnmarkBy, "unmark what matches", G::Dialogs).hint("unmark"),
-    bind(C::MarkBy, &[Esc], A::Close, "mark nothing by a pattern", G::Dialogs).hint("leave"),
+    bind(C::MarkBy, &[Esc], A::Close, "close without marking", G::Dialogs).hint("leave"),
 
     bind(C::GoTo, &[Enter], A::Accept, "go there", G::Dialogs).hint("go there"),
     bind(C::GoTo, &[Down, Tab], A::Move(Motion::Down), "next name", G::Dialogs).hint("next"),

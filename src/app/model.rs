@@ -147,8 +147,8 @@ impl Model {
         &self.rules
     }
 
-    /// The type that the target's format stores scales in, which errors depend on. F32 where the
-    /// type of the elements is that.
+    /// The type that the target's format stores scales in, which errors depend on. F32 if that is
+    /// the type of the elements.
     pub fn scale_storage(&self) -> ScaleStorage {
         match self.rules.target().container().scale_storage() {
             ScaleStorage::ElementType if !self.has_half_floats => ScaleStorage::F32,
@@ -161,8 +161,8 @@ impl Model {
         &self.schemes
     }
 
-    /// The schemes that are compared for a tensor: those that are measured of every tensor, and
-    /// what else the target allows, which comes first.
+    /// The schemes to compare for a tensor: those that the target allows, then the others that are
+    /// measured for every tensor.
     pub fn scheme_rows(&self) -> Vec<QuantizationScheme> {
         if self.schemes.iter().all(|scheme| SCHEMES.contains(scheme)) {
             return SCHEMES.to_vec();

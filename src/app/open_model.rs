@@ -11,7 +11,7 @@ pub struct OpenModel {
     pub input: Input,
     /// Every known model: recently opened ones first, then those that were found.
     pub known: Vec<ModelChoice>,
-    /// The row under the cursor among those that match; `None` selects the typed path.
+    /// The index of the row under the cursor among those that match; `None` selects the typed path.
     pub chosen: Option<usize>,
     /// Why the model did not open.
     pub problem: Option<String>,

@@ -83,7 +83,7 @@ impl Outputs {
     }
 }
 
-/// An output error in dB, as it is shown.
-pub fn text(error: &OutputError, way: ActivationMode) -> Option<String> {
-    Some(error.shown(way)?.replace('-', "−"))
+/// Formats an output error in dB for the screen.
+pub fn text(error: &OutputError, mode: ActivationMode) -> Option<String> {
+    Some(error.shown(mode)?.replace('-', "−"))
 }

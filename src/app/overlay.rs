@@ -192,8 +192,8 @@ pub struct GoTo {
 }
 
 impl GoTo {
-    /// The most matches that are listed.
-    pub const NAMES: usize = 8;
+    /// Maximum number of listed matches.
+    pub const MAX_LISTED_NAMES: usize = 8;
 
     /// Finds the tensors that match the typed text.
     pub fn search(&mut self, model: &Model) {
@@ -224,9 +224,9 @@ impl GoTo {
             let other_layer = !numbers.iter().all(has);
             (name != typed, other_layer, std::cmp::Reverse(*score), *id)
         };
-        if scored.len() > Self::NAMES {
-            scored.select_nth_unstable_by_key(Self::NAMES, best);
-            scored.truncate(Self::NAMES);
+        if scored.len() > Self::MAX_LISTED_NAMES {
+            scored.select_nth_unstable_by_key(Self::MAX_LISTED_NAMES, best);
+            scored.truncate(Self::MAX_LISTED_NAMES);
         }
         scored.sort_unstable_by_key(best);
         self.names = scored.into_iter().map(|(_, id)| id).collect();

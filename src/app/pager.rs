@@ -31,7 +31,7 @@ impl Line {
 }
 
 /// Width of the labels of fields, in columns.
-const LABEL: usize = 22;
+const LABEL_WIDTH: usize = 22;
 
 /// A row of the text on the screen.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +84,7 @@ impl Pager {
                 Line::Text(text) => rows.extend(wrap(text, width).into_iter().map(Row::Text)),
                 Line::Field(label, value) => {
                     let mut label = label.clone();
-                    for part in wrap(value, width.saturating_sub(LABEL)) {
+                    for part in wrap(value, width.saturating_sub(LABEL_WIDTH)) {
                         rows.push(Row::Field(std::mem::take(&mut label), part));
                     }
                 }
@@ -114,7 +114,7 @@ impl Pager {
 
     /// Width of the longest label.
     pub fn label_width(&self) -> usize {
-        LABEL
+        LABEL_WIDTH
     }
 }
 

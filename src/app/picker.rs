@@ -326,13 +326,13 @@ mod tests {
         assert_eq!(names(&picker), ["b", "org/name"]);
         assert_eq!(picker.press(&keys, Key::Enter, 9), Picked::Nothing);
         assert_eq!(picker.press(&keys, Key::Enter, 9), Picked::Model("/m/b".into()));
-        // What is not known of models is said.
+        // Properties that models do not have are reported.
         press(&mut picker, "/ sqnr<3");
         let problem = picker.typing.as_ref().and_then(|typing| typing.problem.clone());
-        assert_eq!(problem.as_deref(), Some("sqnr is not known of models. Known: size"));
+        assert_eq!(problem.as_deref(), Some("'sqnr' does not apply to models. Known: size"));
         picker.press(&keys, Key::Esc, 9);
         assert_eq!(names(&picker).len(), 4);
-        // The history has what was kept.
+        // The history contains the filters that were applied.
         press(&mut picker, "/");
         picker.press(&keys, Key::Up, 9);
         assert_eq!(names(&picker), ["b", "org/name"]);

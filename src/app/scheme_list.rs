@@ -134,7 +134,8 @@ impl SchemeList {
         self.choices.get(self.chosen)
     }
 
-    /// What Enter does with its key, or why it does nothing. False if it does nothing.
+    /// Describes what Enter does, with the name of its key, or why it does nothing. The flag is
+    /// false if it does nothing.
     pub fn text(&self, model: &Model, key: &str) -> (String, bool) {
         let obstacle = self.current().and_then(|choice| {
             let mut tensors = self.row.tensors.iter();

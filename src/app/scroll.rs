@@ -107,11 +107,11 @@ impl ScrollList {
 
     /// Puts the cursor on a row and shows the row in the middle.
     pub(crate) fn center_on(&mut self, row: u64) {
-        self.place(row, self.height / 2);
+        self.put_on_line(row, self.height / 2);
     }
 
     /// Puts the cursor on a row and shows the row on a visible line.
-    pub(crate) fn place(&mut self, row: u64, line: u64) {
+    pub(crate) fn put_on_line(&mut self, row: u64, line: u64) {
         self.cursor = row.min(self.len.saturating_sub(1));
         self.top = self.cursor.saturating_sub(line);
         self.keep_visible();

@@ -36,6 +36,8 @@ pub struct Session {
 }
 
 impl Session {
+    /// Parses a session.
+    ///
     /// # Errors
     /// Fails if the text is not a session.
     pub fn parse(text: &str) -> Result<Session, String> {

@@ -137,6 +137,8 @@ enum KeyNames {
 }
 
 impl Settings {
+    /// Parses the settings.
+    ///
     /// # Errors
     /// Fails if the text is not valid TOML, or if a setting is unknown or invalid.
     pub fn parse(text: &str) -> Result<Settings, String> {

@@ -99,7 +99,7 @@ pub struct App {
     pub(super) compared_with: String,
     /// The filters that were kept.
     pub(super) filter_history: FilterHistory,
-    /// Keys without meaning that were said to be so.
+    /// Unbound keys that the user was told about already.
     pub(super) unbound: HashSet<(Context, Key)>,
     /// The filter that `n` and `N` search with.
     pub(super) search: Filter,

@@ -104,7 +104,8 @@ impl TargetList {
         Ok(target.with_linear_scheme(self.scheme))
     }
 
-    /// What the target under the cursor is, or why it cannot be chosen. False if it cannot.
+    /// Describes the target under the cursor, or why it cannot be chosen. The flag is false if it
+    /// cannot.
     pub fn text(&self) -> (String, bool) {
         let summary = self.choices.get(self.chosen).map_or("", |choice| choice.summary);
         match self.target() {

@@ -72,7 +72,7 @@ pub enum Cost {
         scales: u64,
         largest_scale: f32,
     },
-    /// The tensor cannot be quantized so.
+    /// The tensor cannot be quantized with the scheme.
     Impossible(NotQuantizable),
 }
 
@@ -87,14 +87,14 @@ pub struct TensorMetrics {
     pub sparkline: Option<Sparkline>,
     /// The histogram, while there is memory for it.
     pub histogram: Option<Box<ValueHistogram>>,
-    /// With min-max calibration, in the order of [`SCHEMES`].
+    /// The errors with min-max calibration, in the order of [`SCHEMES`].
     costs: [Option<Cost>; SCHEMES.len()],
-    /// Of other schemes, and with other calibrations.
+    /// The errors of other schemes, and with other calibrations.
     others: Vec<(Quantizer, Cost)>,
 }
 
 impl TensorMetrics {
-    /// `None` if the analysis has no statistics.
+    /// Collects the metrics of an analysis; `None` if it has no statistics.
     pub fn of(dtype: &DType, analysis: Analysis) -> Option<TensorMetrics> {
         let mut metrics = TensorMetrics {
             statistics: analysis.statistics?,
@@ -150,7 +150,7 @@ impl TensorMetrics {
         self.cost_of(Quantizer { calibration: Calibration::MinMax, scheme })
     }
 
-    /// `None` while the quantizer is not measured.
+    /// The error of a quantizer; `None` while it is not measured.
     pub fn cost_of(&self, quantizer: Quantizer) -> Option<&Cost> {
         let place = SCHEMES.iter().position(|&scheme| scheme == quantizer.scheme);
         match (quantizer.calibration, place) {
@@ -215,7 +215,7 @@ pub enum Sqnr {
     DoesNotFit,
     /// The tensor could not be read.
     Unreadable,
-    /// The tensor is stored quantized; the error of that is not in the file.
+    /// The tensor is stored quantized; the file does not contain its error.
     Stored,
     /// Not measured yet.
     Waiting,

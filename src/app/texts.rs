@@ -93,7 +93,7 @@ pub(crate) fn scheme_meanings(axes: Option<ChannelAxes>) -> [(&'static str, &'st
 }
 
 /// The meaning of a preset.
-pub(crate) fn preset_said(preset: Preset) -> &'static str {
+pub(crate) fn preset_meaning(preset: Preset) -> &'static str {
     match preset {
         Preset::W8A8 => "int8 weights per channel, int8 inputs",
         Preset::W8A16(_) => "int8 weights in groups of columns",
@@ -111,11 +111,11 @@ pub(crate) fn preset_said(preset: Preset) -> &'static str {
 
 /// Explains SQNR, its ratings and the other figures.
 ///
-/// `opens` is the key that opens captured activations.
+/// `opens` is the name of the key that opens captured activations.
 pub(crate) fn legend(thresholds: &Thresholds, opens: &str) -> Pager {
     let Thresholds { fair, good, excellent } = thresholds;
     let rating = |db: String, rating: Rating, meaning: String| {
-        Line::Field(format!("{db:<12}{}", rating.word()), meaning)
+        Line::Field(format!("{db:<12}{}", rating.name()), meaning)
     };
     // The noise as a share of the weights' norm.
     let share = |db: &f64| match 10f64.powf(-db / 20.0) {

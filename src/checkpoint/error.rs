@@ -109,7 +109,7 @@ pub enum Problem {
     #[error("the index names the shard '{}', which leads out of the model's directory", .0.escape_debug())]
     ShardPath(String),
     /// A tensor is in two shards.
-    #[error("two shards, '{}' and '{}', hold it and no index says which counts", .0.escape_debug(), .1.escape_debug())]
+    #[error("two shards, '{}' and '{}', hold it, and no index says which one to use", .0.escape_debug(), .1.escape_debug())]
     InTwoShards(String, String),
     /// The file lists too many tensors.
     #[error("more than {0} tensors")]
@@ -142,7 +142,7 @@ pub enum Problem {
     DataCutOff { end: u64, found: u64 },
     /// The data of two tensors overlaps.
     #[error(
-        "its data ends at byte {end} of the data section, where the next tensor's has begun at {next}"
+        "its data ends at byte {end} of the data section, after the next tensor's data begins at {next}"
     )]
     Overlap { end: u64, next: u64 },
     /// Shards have different formats.

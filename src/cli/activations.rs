@@ -141,7 +141,7 @@ impl Outputs {
         ids.filter(|&id| quantizable(checkpoint, id)).filter(unrecorded).collect()
     }
 
-    /// Prints what the figures mean and what was not recorded, for below a table.
+    /// Prints the lines below a table: what the figures mean, and what was not recorded.
     pub(super) fn print(&self, checkpoint: &Checkpoint, out: &mut impl Write) -> io::Result<()> {
         if !self.activations.have_inputs() {
             writeln!(

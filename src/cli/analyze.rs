@@ -434,7 +434,7 @@ impl Analyze {
             let error = statistics(found);
             let sqnr = error.map(|error| error.sqnr_db);
             table.cell(sqnr.map(figures::decibels).unwrap_or_default());
-            table.cell(sqnr.map_or("", |db| thresholds.rate(db).word()));
+            table.cell(sqnr.map_or("", |db| thresholds.rate(db).name()));
             if let Some(outputs) = outputs {
                 outputs.cells(*id, quantizer).iter().for_each(|cell| table.cell(cell));
             }

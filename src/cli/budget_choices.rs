@@ -1,4 +1,4 @@
-//! What a budget chooses from, and llama.cpp's mixes beside it.
+//! The choices of a budget, and llama.cpp's mixes to compare them with.
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::IMPORTANCE_SCHEMES;
@@ -13,17 +13,17 @@ use crate::text::figures;
 use crate::text::size::SizeLimit;
 use std::collections::HashMap;
 
-/// The curve of a budget, and what it is made of.
+/// The curve of a budget and the choices that it consists of.
 pub(super) struct BudgetChoices {
     pub curve: Curve,
-    /// Bytes of the tensors that are not up for choice.
+    /// Bytes of the tensors that have no choice.
     pub fixed: u64,
-    /// What each tensor can be stored as.
+    /// The choices of each tensor.
     pub options: HashMap<TensorId, Vec<Choice>>,
 }
 
 impl BudgetChoices {
-    /// llama.cpp's mixes beside the curve.
+    /// Compares llama.cpp's mixes with the curve.
     pub(super) fn mix_points(
         &self,
         checkpoint: &Checkpoint,
@@ -43,7 +43,7 @@ pub(super) fn gguf_schemes(importance: &Importance) -> Vec<QuantizationScheme> {
     schemes
 }
 
-/// The same, and the types that a mix gives tensors.
+/// Returns [`gguf_schemes`] and the types that a mix gives to tensors.
 pub(super) fn schemes_with_mix(
     checkpoint: &Checkpoint,
     mix: GgufMix,
@@ -52,7 +52,7 @@ pub(super) fn schemes_with_mix(
     let mut schemes = gguf_schemes(importance);
     for (_, block) in mix.types(checkpoint, !importance.is_empty()) {
         let scheme = QuantizationScheme::Ggml(block);
-        // Q8_0 is among them as int8 in blocks of 32.
+        // Q8_0 is in the list already, as int8 in blocks of 32.
         if block != BlockType::Q8_0 && !schemes.contains(&scheme) {
             schemes.push(scheme);
         }
@@ -60,7 +60,7 @@ pub(super) fn schemes_with_mix(
     schemes
 }
 
-/// What a size leaves in reserve, in words.
+/// Describes how much of a memory a size keeps in reserve; `None` for other sizes.
 pub(super) fn reserve(limit: SizeLimit) -> Option<String> {
     let SizeLimit::Memory { bytes, reserve } = limit else { return None };
     let (bytes, reserve) = (figures::bytes(bytes), figures::bytes(reserve));

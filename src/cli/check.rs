@@ -91,7 +91,7 @@ fn print(out: &mut Output, model: &Path, checked: &LoadCheck) -> io::Result<()> 
     Ok(())
 }
 
-/// The conclusion and what it rests on.
+/// The conclusion with the findings.
 #[derive(Serialize)]
 struct Document<'a> {
     model: Cow<'a, str>,
@@ -104,7 +104,7 @@ struct Document<'a> {
     checked: Checked<'a>,
 }
 
-/// The conclusion of a check, alone.
+/// The conclusion without the findings.
 #[derive(Serialize)]
 pub(super) struct Checked<'a> {
     loads: bool,

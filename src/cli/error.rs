@@ -79,8 +79,7 @@ pub enum Error {
     Output(#[from] io::Error),
 }
 
-/// A mistake in the arguments of a subcommand that shows only with the model at hand. What the
-/// parser can find, it reports itself.
+/// A mistake in the arguments of a subcommand that the parser cannot find without the model.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     /// A pattern selects nothing.

@@ -24,7 +24,7 @@ pub struct Help {
     search: Option<String>,
 }
 
-/// Something `help NAME` can show.
+/// A page that `help NAME` can show.
 struct Page {
     name: String,
     text: String,

@@ -38,10 +38,10 @@ pub struct Inspect {
 }
 
 /// Tensors that one worker formats at a time.
-const PART: usize = 4096;
+const TENSORS_PER_PART: usize = 4096;
 
 /// Tensors that are formatted before they are printed, which bounds memory.
-const BATCH: usize = 4 * PART;
+const TENSORS_PER_BATCH: usize = 4 * TENSORS_PER_PART;
 
 /// Titles of the CSV columns.
 const CSV_COLUMNS: [&str; 7] =
@@ -60,7 +60,7 @@ impl Inspect {
         let mut out = output();
         if self.output.json {
             let mut document = Document::begin(&mut out, &checkpoint, scheme)?;
-            for batch in tensors.chunks(BATCH) {
+            for batch in tensors.chunks(TENSORS_PER_BATCH) {
                 for (part, counted) in in_parts(batch, &measured_for, row, |row, listed| {
                     document::list(&row.listed(), listed)
                 })? {
@@ -148,7 +148,7 @@ fn in_parts<'a, P: Default + Send>(
     row: impl Fn(TensorId) -> Row<'a> + Sync,
     list: impl Fn(&Row, &mut P) -> io::Result<()> + Sync,
 ) -> io::Result<Vec<(P, Totals)>> {
-    let listed = tensors.par_chunks(PART).map(|ids| {
+    let listed = tensors.par_chunks(TENSORS_PER_PART).map(|ids| {
         let (mut part, mut totals) = (P::default(), Totals::new(measured_for));
         for &id in ids {
             let mut row = row(id);

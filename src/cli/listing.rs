@@ -1,7 +1,7 @@
 //! The tensors that a command lists, and their totals.
 
 use super::error::Error;
-use super::scan::Found;
+use super::scan::ScanResult;
 use super::target::MeasuredFor;
 use crate::checkpoint::{Checkpoint, ReadError};
 use crate::export::SaveError;
@@ -48,7 +48,7 @@ impl<'a> Row<'a> {
         selection: &Selection,
         measured_for: &MeasuredFor,
         id: TensorId,
-        found: Option<&'a Found>,
+        found: Option<&'a ScanResult>,
     ) -> Row<'a> {
         let tensor = checkpoint.tensor(id);
         let asked_for = || selection.names(&tensor.name);

@@ -2,7 +2,7 @@
 
 use super::duplicates::Duplicates;
 use super::listing::Row;
-use super::scan::Found;
+use super::scan::ScanResult;
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{
     Diagnostic, ErrorStatistics, NotQuantizable, Quantized, Statistics, diagnostics,
@@ -17,7 +17,7 @@ pub(super) struct Measured {
     /// The sort key: the SQNR in dB. Tensors without a scale come first, exact ones and then those
     /// without an SQNR last.
     pub rank: f64,
-    pub found: Option<Found>,
+    pub found: Option<ScanResult>,
 }
 
 /// The cell `quantizable`: whether the tensor can be quantized, and its diagnostics.
@@ -56,7 +56,7 @@ impl Measured {
     }
 }
 
-pub(super) fn rank(found: &Option<Found>) -> f64 {
+pub(super) fn rank(found: &Option<ScanResult>) -> f64 {
     // Tensors without a scale come first, as on the screen.
     let analysis = found.as_ref().and_then(|found| found.as_ref().ok());
     let first = analysis.and_then(|analysis| analysis.outcomes.first());
@@ -72,11 +72,11 @@ pub(super) fn rank(found: &Option<Found>) -> f64 {
     loss.map_or(f64::INFINITY, |loss| loss.sqnr_db().min(f64::MAX))
 }
 
-pub(super) fn quantized(found: &Option<Found>) -> Option<&Quantized> {
+pub(super) fn quantized(found: &Option<ScanResult>) -> Option<&Quantized> {
     let analysis = found.as_ref()?.as_ref().ok()?;
     analysis.outcomes.first()?.result.as_ref().ok()
 }
 
-pub(super) fn statistics(found: &Option<Found>) -> Option<ErrorStatistics> {
+pub(super) fn statistics(found: &Option<ScanResult>) -> Option<ErrorStatistics> {
     quantized(found)?.error.map(|sums| sums.statistics())
 }

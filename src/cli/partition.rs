@@ -42,7 +42,8 @@ pub(super) struct WrittenShare {
 }
 
 impl WrittenShare {
-    /// Writes the share of one worker. `training_state`: the output keeps the training state.
+    /// Writes the share of one worker. `training_state` says whether the output keeps the training
+    /// state.
     pub(super) fn write(
         checkpoint: &Arc<Checkpoint>,
         request: Request,
@@ -121,7 +122,7 @@ fn described(checkpoint: &Checkpoint, request: &Request, training_state: bool) -
     }
 }
 
-/// What `join` needs for an analysis with these arguments.
+/// Describes an analysis with these arguments for `join`.
 fn described_analysis(checkpoint: &Checkpoint, analysis: Vec<String>) -> FragmentRequest {
     FragmentRequest {
         model: model(checkpoint),
@@ -135,7 +136,8 @@ fn described_analysis(checkpoint: &Checkpoint, analysis: Vec<String>) -> Fragmen
     }
 }
 
-/// What opens a model in another directory: an absolute path, an address, or the demo's word.
+/// Returns the argument that opens a model from any directory: an absolute path, an address, or the
+/// demo's word.
 fn model(checkpoint: &Checkpoint) -> String {
     if demo::is(checkpoint) {
         return demo::WORD.to_owned();
@@ -159,7 +161,7 @@ fn arguments(all: impl Iterator<Item = String>) -> Vec<String> {
     words
 }
 
-/// Arguments as a shell reads them.
+/// Quotes and joins arguments to a command line for a shell.
 fn shell_command(arguments: &[String]) -> String {
     let quoted: Vec<String> = arguments.iter().map(|word| shell::quoted(word)).collect();
     quoted.join(" ")
@@ -177,7 +179,7 @@ pub(super) struct AnalysisShare<'a> {
 }
 
 impl AnalysisShare<'_> {
-    /// What the shares of all workers have in common.
+    /// The identity of the analysis, which the shares of all workers have in common.
     pub(super) fn identity(
         checkpoint: &Checkpoint,
         spec: &AnalysisSpec,
@@ -186,7 +188,7 @@ impl AnalysisShare<'_> {
         Identity { source: source_identity(checkpoint), plan: analysis_identity(&(spec, tensors)) }
     }
 
-    /// Measures the share, leaves the results in `OUT.partial`, and prints what they are.
+    /// Measures the share, writes the results to `OUT.partial`, and prints a summary.
     pub(super) fn make(self, work: &WorkArgs) -> Result<(), Error> {
         let AnalysisShare { checkpoint, out, partition, spec, tensors } = self;
         let identity = AnalysisShare::identity(checkpoint, &spec, &tensors);
@@ -240,7 +242,7 @@ impl AnalysisShare<'_> {
 struct Document<'a> {
     partition: &'a str,
     fragment: std::borrow::Cow<'a, str>,
-    /// Whether an earlier run had written it.
+    /// Whether an earlier run wrote it.
     was_there: bool,
     bytes: u64,
     quantized: usize,

@@ -179,7 +179,7 @@ fn mark_f16(checkpoint: &Checkpoint, tensors: &[TensorId], plan: &mut Plan) {
     }
 }
 
-/// Whether what was saved will load in the target's loaders.
+/// Checks whether the saved model will load in the target's loaders.
 fn check_saved(out: &Path, target: &Target) -> Result<LoadCheck, Error> {
     let saved = Checkpoint::open(out)?;
     Ok(LoadCheck::new(&saved, target.loaders())?)
@@ -327,11 +327,11 @@ impl Quantize {
     fn check_partition(&self, importance: &Importance) -> Result<(), Error> {
         let refuse = |why: &str| Err(UsageError::options(&self.save.out, why).into());
         if self.dry_run {
-            return refuse("--dry-run is of the whole output; leave --partition out");
+            return refuse("--dry-run shows the whole output; leave --partition out");
         }
         if !importance.is_empty() {
             return refuse(
-                "blocks by an importance matrix are made by one machine; leave --partition out",
+                "quantizing with an importance matrix cannot be divided among workers; leave --partition out",
             );
         }
         let is_static = self.activation_scheme == ActivationScheme::Static;
@@ -344,7 +344,7 @@ impl Quantize {
         }
     }
 
-    /// Fails if an option asks for what presets do not have.
+    /// Fails if an option is given that presets do not support.
     fn check_presets(&self, plan: &Plan) -> Result<(), Error> {
         let refuse = |why: &str| Err(UsageError::options(&self.save.out, why).into());
         if !self.target.schemes().is_empty() && !self.has_budget() {
@@ -376,7 +376,7 @@ impl Quantize {
         let refuse = |why: String| UsageError::options(&self.save.out, why);
         if format != OutputFormat::Int8 {
             let why = format!(
-                "{} has no scales of inputs; --format compressed-tensors --scheme W8A8 has",
+                "{} stores no scales of inputs; --format compressed-tensors --scheme W8A8 does",
                 plan.target
             );
             return Err(refuse(why).into());
@@ -469,7 +469,7 @@ impl Quantize {
         }
         let mut warnings = left_out(checkpoint, rules, selection)?;
         let tensors = match selection.resolve_for(checkpoint, rules) {
-            // The loader takes none: say why.
+            // The loader takes none of them: say why.
             Err(SelectionError::Nothing { path, .. }) if !warnings.is_empty() => {
                 let why = format!("nothing to quantize: {}", warnings.join("; "));
                 return Err(UsageError::options(&path, why).into());
@@ -576,7 +576,7 @@ impl Quantize {
         Ok(measured)
     }
 
-    /// The mix beside the curve of all types that a budget chooses from.
+    /// Compares the mix with the curve over all types that a budget chooses from.
     fn compare_mix(
         &self,
         checkpoint: &Arc<Checkpoint>,
@@ -628,7 +628,7 @@ impl Quantize {
             }
             let name = &checkpoint.tensor(id).name;
             if selection.names(name) {
-                let why = format!("tensor '{}' cannot be quantized so: {why}", name.escape_debug());
+                let why = format!("tensor '{}' cannot have the scheme: {why}", name.escape_debug());
                 return Err(UsageError::options(checkpoint.path(), why).into());
             }
             first.get_or_insert((name, why));
@@ -797,7 +797,7 @@ impl Quantize {
         Ok(Some(found))
     }
 
-    /// What the budget chooses from.
+    /// Returns the choices of the budget.
     fn choices(
         &self,
         checkpoint: &Arc<Checkpoint>,

@@ -63,7 +63,7 @@ fn table(
             table.cell(names::visible(&one.tensor));
             table.cell(&one.scheme);
             table.cell(figures::decibels(one.on_disk.sqnr_db));
-            table.cell(thresholds.rate(one.on_disk.sqnr_db).word());
+            table.cell(thresholds.rate(one.on_disk.sqnr_db).name());
             table.cell(figures::percent(one.on_disk.relative_error));
             table.cell(figures::plain(one.on_disk.max_abs_error));
             table.cell(figures::percent(one.on_disk.zeroed));

@@ -76,7 +76,7 @@ pub struct ReportArgs {
 /// How many of the worst tensors are shown with their channels.
 const TENSORS_WITH_CHANNELS: usize = 6;
 
-/// What a report measures.
+/// What to measure for a report, and its format.
 struct Prepared {
     format: Format,
     plan: Option<Plan>,
@@ -100,8 +100,8 @@ impl ReportArgs {
         self.write(&checkpoint, prepared, self.cache.cache(), thresholds)
     }
 
-    /// Writes the report from what several workers measured. `model` is the source, `out` the
-    /// report that their shares are for.
+    /// Writes the report from the shares of several workers. `model` is the source, `out` the
+    /// report that the shares are for.
     pub(super) fn join(
         mut self,
         model: PathBuf,

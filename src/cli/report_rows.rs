@@ -4,7 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::activations::Outputs;
 use crate::cli::duplicates::Duplicates;
 use crate::cli::listing::Row as ListedRow;
-use crate::cli::scan::Found;
+use crate::cli::scan::ScanResult;
 use crate::plan::effective_quantizer;
 use crate::quantization::{Diagnostic, Quantizer};
 use crate::report::{Report, Row};
@@ -16,7 +16,7 @@ pub(super) fn report_row(
     listed: &ListedRow,
     id: TensorId,
     quantizer: Quantizer,
-    found: Option<&Found>,
+    found: Option<&ScanResult>,
 ) -> Row {
     let analysis = found.and_then(|found| found.as_ref().ok());
     let quantizer = effective_quantizer(checkpoint, id, quantizer);

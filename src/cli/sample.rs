@@ -184,7 +184,7 @@ impl Sampling<'_> {
                     (Some(db), _) => figures::decibels(db),
                     (None, _) => String::new(),
                 });
-                table.cell(sqnr.map_or("", |db| thresholds.rate(db).word()));
+                table.cell(sqnr.map_or("", |db| thresholds.rate(db).name()));
             }
         }
         let mut out = output();
@@ -198,9 +198,9 @@ impl Sampling<'_> {
     }
 }
 
-/// The SQNR for a quantizer of the spec.
-fn sqnr_db(estimate: &Estimate, place: usize) -> Option<f64> {
-    let outcome = estimate.analysis.outcomes.get(place)?;
+/// The SQNR for the quantizer at `index` of the spec.
+fn sqnr_db(estimate: &Estimate, index: usize) -> Option<f64> {
+    let outcome = estimate.analysis.outcomes.get(index)?;
     Some(outcome.result.as_ref().ok()?.loss()?.sqnr_db())
 }
 

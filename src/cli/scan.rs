@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// The analysis of one tensor, or why it could not be read.
-pub(super) type Found = Result<Analysis, ReadError>;
+pub(super) type ScanResult = Result<Analysis, ReadError>;
 
-/// The largest magnitudes of the tensors that share global scales, if a quantizer has these.
+/// Measures the largest magnitudes of tensors that share global scales; empty if no quantizer has
+/// such scales.
 fn shared(
     checkpoint: &Arc<Checkpoint>,
     tensors: &[TensorId],
@@ -44,7 +45,7 @@ pub(super) struct Scan {
     runner: JobRunner<Finding>,
     checkpoint: Arc<Checkpoint>,
     order: std::vec::IntoIter<TensorId>,
-    early: HashMap<TensorId, Found>,
+    early: HashMap<TensorId, ScanResult>,
 }
 
 impl Scan {
@@ -68,7 +69,7 @@ impl Scan {
         })
     }
 
-    fn found(&mut self, wanted: TensorId) -> Result<Option<Found>, Error> {
+    fn found(&mut self, wanted: TensorId) -> Result<Option<ScanResult>, Error> {
         if self.checkpoint.float_type(wanted).is_none() {
             return Ok(None);
         }
@@ -83,7 +84,7 @@ impl Scan {
 }
 
 impl Iterator for Scan {
-    type Item = Result<(TensorId, Option<Found>), Error>;
+    type Item = Result<(TensorId, Option<ScanResult>), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let Some(wanted) = self.order.next() else {

@@ -171,7 +171,7 @@ impl Show {
             table.cell(figures::plain(channel.absmax));
             for db in [channel.shared_db, channel.own_db] {
                 table.cell(figures::decibels(db));
-                table.cell(if db.is_nan() { "" } else { thresholds.rate(db).word() });
+                table.cell(if db.is_nan() { "" } else { thresholds.rate(db).name() });
             }
             let gain = channel.own_db - channel.shared_db;
             let gain = if gain.is_nan() { String::new() } else { figures::gained(gain) };

@@ -25,7 +25,7 @@ pub(super) struct ForArgs {
 }
 
 impl ForArgs {
-    /// The target of these loaders for a checkpoint; none: the default one.
+    /// The target of these loaders for a checkpoint; the default target if there are none.
     pub(super) fn target(&self, checkpoint: &Checkpoint) -> Result<Target, Error> {
         let target = Target::for_loaders(&self.loaders, checkpoint.format());
         target.map_err(|why| unfit(checkpoint, why))
@@ -51,8 +51,8 @@ impl MeasuredForArgs {
         !self.loaders.is_empty() || self.format.is_some()
     }
 
-    /// What the target means for a checkpoint. The scheme is the first of `schemes`, or the one
-    /// of `--scheme`, or the default of the format.
+    /// Resolves the target for a checkpoint. The scheme is the first of `schemes`, or the one of
+    /// `--scheme`, or the default of the format.
     pub(super) fn resolve(
         &self,
         checkpoint: &Checkpoint,
@@ -84,7 +84,7 @@ impl MeasuredForArgs {
             return Err(UsageError::options(checkpoint.path(), why).into());
         }
         let rules = TargetRules::new(checkpoint, &target)?;
-        // A block size that the user leaves to the model is that of the tensors to quantize.
+        // If the user leaves the block size to the model, the tensors to quantize determine it.
         let by_default = || {
             let tensors = selection.resolve_for(checkpoint, &rules).unwrap_or_default();
             OutputFormat::of(container).default_scheme(checkpoint, tensors)
@@ -101,7 +101,7 @@ impl MeasuredForArgs {
     }
 }
 
-/// What figures, sizes and eligibility are for.
+/// The target and the scheme that figures, sizes and eligibility are for.
 pub(super) struct MeasuredFor {
     pub rules: TargetRules,
     /// The scheme that is measured first.
@@ -169,7 +169,7 @@ pub(super) struct TargetArgs {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FormatName {
     container: Container,
-    /// Whether the name says the scheme too, as the former names do.
+    /// Whether the name includes the scheme, as former names do.
     names_scheme: bool,
 }
 
@@ -194,7 +194,8 @@ impl SchemeName {
 }
 
 impl TargetArgs {
-    /// GGUF if neither a loader nor a format is named, and OUT ends in .gguf like the source.
+    /// Returns GGUF as the target if neither a loader, a format nor a scheme is named, and OUT ends
+    /// in .gguf like the source; otherwise `target`.
     pub(super) fn or_by_ending(
         &self,
         target: Target,
@@ -210,7 +211,7 @@ impl TargetArgs {
         }
     }
 
-    /// The target, over that of a recipe where there is one.
+    /// The target of the options, which take precedence over the target of a recipe.
     pub(super) fn target(
         &self,
         checkpoint: &Checkpoint,
@@ -386,7 +387,7 @@ fn format() -> impl TypedValueParser<Value = FormatName> {
     })
 }
 
-/// A preset. Those of int8 have the scales of their owner here.
+/// Parses a preset. The int8 presets have compressed-tensors' own scales here.
 fn preset(text: &str) -> Result<Preset, String> {
     let with_rule = || text.parse::<QuantizationScheme>().ok()?.preset();
     text.parse::<Preset>()

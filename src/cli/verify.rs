@@ -178,7 +178,7 @@ impl<'a> VerifyResult<'a> {
     fn print(&self, out: &mut Output, thresholds: &Thresholds) -> io::Result<()> {
         let VerifyResult { tensors, identical, dequantized, .. } = self;
         let (path, against) = (names::visible(&self.out), names::visible(&self.against));
-        writeln!(out, "{path} is what {against} gives, every byte compared")?;
+        writeln!(out, "{path} matches {against}, every byte compared")?;
         writeln!(
             out,
             "{}: {} quantized, {dequantized} dequantized, {identical} bit for bit as they were",
@@ -197,7 +197,7 @@ impl<'a> VerifyResult<'a> {
             }
             Some(InputScales { count, .. }) => writeln!(
                 out,
-                "scales of inputs: {count}, each a scale; --activations FILE compares them"
+                "scales of inputs: {count}, all positive and finite; --activations FILE compares them"
             )?,
             None => {}
         }

@@ -9,8 +9,9 @@ use crate::tensor::TensorId;
 use rayon::prelude::*;
 use std::path::Path;
 
-/// What the rounding of a weight with this many columns needs of its layer's inputs; `None` if
-/// they are all zero, or none were recorded. Takes eight bytes for each pair of columns.
+/// Computes what rounding with compensation requires for a weight with this many columns. `None` if
+/// the layer's inputs are all zero or were not recorded. Takes eight bytes for each pair of
+/// columns.
 pub(super) fn compensation(
     activations: &Activations,
     (tensor, columns): (TensorId, usize),

@@ -355,7 +355,8 @@ fn product_bytes(recording: &Recording, request: &Request) -> u64 {
     input_bytes(recording).saturating_mul(request.quantizers.len() as u64)
 }
 
-/// Workers report their own failures, so only cancellation and missing threads remain.
+/// Reduces the result of the workers to whether they were cancelled or could not start. Workers
+/// report other failures themselves.
 fn stopped(done: Result<(), super::JobError>) -> Result<(), Stopped> {
     match done {
         Err(super::JobError::Stopped(stopped)) => Err(stopped),

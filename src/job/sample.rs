@@ -104,7 +104,7 @@ struct Sample {
 }
 
 impl Sample {
-    /// `None` for a tensor without float elements.
+    /// Chooses the pieces of a tensor; `None` for a tensor without float elements.
     fn new(
         checkpoint: &Checkpoint,
         spec: &AnalysisSpec,

@@ -191,7 +191,7 @@ impl Run<'_> {
     }
 }
 
-/// Fails if rounding is to be compensated for inputs that are not at hand.
+/// Fails if rounding is to be compensated but the recorded inputs are not open.
 fn check_inputs(checkpoint: &Checkpoint, request: &Request) -> Result<(), SaveError> {
     let Task::Quantize { plan, .. } = &request.task else { return Ok(()) };
     let Some(id) = plan.compensation.without_inputs() else { return Ok(()) };
@@ -217,7 +217,7 @@ struct Saving<'s> {
     against: VerifiedAgainst,
     /// Pieces that need not be written.
     finished: &'s FinishedPieces,
-    /// What is written of tensors whose rounding is compensated.
+    /// The checksums of the rows written of compensated tensors.
     compensated: CompensatedTensors,
     threads: Option<usize>,
     progress: &'s Progress,
@@ -283,7 +283,7 @@ impl Saving<'_> {
             let mut open: Option<(usize, Arc<Writer>)> = None;
             move |at, k| {
                 let Some(&number) = numbers.get(at) else { return Ok(()) };
-                // What an earlier save compensated may have had other inputs.
+                // An earlier save may have compensated for other inputs.
                 if compensation.is_none() && self.finished.contains(number, k) {
                     return Ok(());
                 }

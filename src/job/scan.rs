@@ -245,9 +245,9 @@ enum ElementOrder {
 }
 
 /// The two analyses of a tensor that is measured in both orders of its elements.
-struct Halves<'a> {
+struct BothOrderResults<'a> {
     orders: &'a BothOrders,
-    /// The analyses in storage order and in channel-major order, as far as they are there.
+    /// The analyses in storage order and in channel-major order, as far as they are finished.
     found: Mutex<[Option<Analysis>; 2]>,
     failed: AtomicBool,
 }
@@ -256,8 +256,8 @@ struct Halves<'a> {
 struct SharedTensor<'a> {
     id: TensorId,
     order: ElementOrder,
-    /// For a tensor that is measured in the other order too.
-    halves: Option<Arc<Halves<'a>>>,
+    /// Present if the tensor is measured in the other order too.
+    both: Option<Arc<BothOrderResults<'a>>>,
     measurement: TensorAnalyzer<'a>,
     steps: Mutex<ClaimedSteps>,
     /// Chunks that are kept for the next pass.
@@ -614,8 +614,8 @@ impl<'a> Scan<'a> {
     fn fail(&self, shared: &SharedTensor, error: ReadError) {
         lock(&shared.steps).claimed = u64::MAX;
         let first = !std::mem::replace(&mut *lock(&shared.failed), true);
-        let of_tensor = |halves: &Arc<Halves>| !halves.failed.swap(true, Ordering::AcqRel);
-        if first && shared.halves.as_ref().is_none_or(of_tensor) {
+        let of_tensor = |both: &Arc<BothOrderResults>| !both.failed.swap(true, Ordering::AcqRel);
+        if first && shared.both.as_ref().is_none_or(of_tensor) {
             self.finish(shared.id, Err(error));
         }
         self.wake();
@@ -623,9 +623,9 @@ impl<'a> Scan<'a> {
 
     /// Reports a tensor, or keeps its analysis until it is measured in the other order too.
     fn finish_order(&self, shared: &SharedTensor, analysis: Analysis) {
-        let Some(halves) = &shared.halves else { return self.finish(shared.id, Ok(analysis)) };
+        let Some(results) = &shared.both else { return self.finish(shared.id, Ok(analysis)) };
         let both = {
-            let mut found = lock(&halves.found);
+            let mut found = lock(&results.found);
             let [stored, channel_major] = &mut *found;
             match shared.order {
                 ElementOrder::Stored => *stored = Some(analysis),
@@ -640,7 +640,7 @@ impl<'a> Scan<'a> {
             }
         };
         if let Some((stored, channel_major)) = both {
-            self.finish(shared.id, Ok(halves.orders.join(stored, channel_major)));
+            self.finish(shared.id, Ok(results.orders.join(stored, channel_major)));
         }
     }
 
@@ -667,9 +667,9 @@ impl<'a> SharedTensor<'a> {
         orders: &'a BothOrders,
     ) -> [Arc<Self>; 2] {
         let (found, failed) = (Mutex::default(), AtomicBool::new(false));
-        let halves = Arc::new(Halves { orders, found, failed });
+        let both = Arc::new(BothOrderResults { orders, found, failed });
         let shared = |measurement, order| {
-            Arc::new(SharedTensor::new(id, measurement, order, Some(halves.clone())))
+            Arc::new(SharedTensor::new(id, measurement, order, Some(both.clone())))
         };
         let stored = shared(stored, ElementOrder::Stored);
         [stored, shared(channel_major, ElementOrder::ChannelMajor)]
@@ -679,13 +679,13 @@ impl<'a> SharedTensor<'a> {
         id: TensorId,
         measurement: TensorAnalyzer<'a>,
         order: ElementOrder,
-        halves: Option<Arc<Halves<'a>>>,
+        both: Option<Arc<BothOrderResults<'a>>>,
     ) -> Self {
         let further = measurement.passes() as usize - 1;
         SharedTensor {
             id,
             order,
-            halves,
+            both,
             steps: Mutex::default(),
             kept: Mutex::default(),
             first: Mutex::new(OrderedFold::new(measurement.start())),

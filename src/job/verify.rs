@@ -47,7 +47,7 @@ pub fn start(
     start_partition(out, source, importance, None, threads)
 }
 
-/// Like [`start`], for one worker of several; `None`: there is only one.
+/// Like [`start`], for one worker of several; `None` if there is only one.
 pub fn start_partition(
     out: Arc<Checkpoint>,
     source: Arc<Checkpoint>,
@@ -115,9 +115,9 @@ fn share(pairing: &Pairing, partition: Partition) -> HashSet<TensorId> {
     pairs.filter(|(_, worker)| mine(worker)).map(|(pair, _)| pair.source).collect()
 }
 
-/// Compares the tensors of an output, but not its other files: those that are made from the
-/// tensors of the source in `share`, or all. `known` has scales of the source that were found
-/// before.
+/// Compares the tensors of an output, but not its other files. With a `share`, compares only the
+/// tensors made from these tensors of the source. `known` has scales of the source that were
+/// computed before.
 pub(super) fn tensors(
     pairing: &Pairing,
     share: Option<&HashSet<TensorId>>,

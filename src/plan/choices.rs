@@ -6,9 +6,9 @@ use crate::tensor::TensorId;
 use std::sync::Arc;
 
 /// Tensors per page.
-const PAGE: usize = 256;
+const TENSORS_PER_PAGE: usize = 256;
 
-type Page = [Option<Quantizer>; PAGE];
+type Page = [Option<Quantizer>; TENSORS_PER_PAGE];
 
 /// The chosen quantizers, in the order of the tensors.
 #[derive(Clone, Debug, Default)]
@@ -23,14 +23,14 @@ impl Choices {
     }
 
     pub(super) fn get(&self, id: TensorId) -> Option<Quantizer> {
-        let page = self.pages.get(id.index() / PAGE)?;
-        *page.get(id.index() % PAGE)?
+        let page = self.pages.get(id.index() / TENSORS_PER_PAGE)?;
+        *page.get(id.index() % TENSORS_PER_PAGE)?
     }
 
     pub(super) fn insert(&mut self, id: TensorId, quantizer: Quantizer) {
-        let pages = id.index() / PAGE + 1;
+        let pages = id.index() / TENSORS_PER_PAGE + 1;
         if self.pages.len() < pages {
-            self.pages.resize_with(pages, || Arc::new([None; PAGE]));
+            self.pages.resize_with(pages, || Arc::new([None; TENSORS_PER_PAGE]));
         }
         self.set(id, Some(quantizer));
     }
@@ -44,8 +44,8 @@ impl Choices {
         if before == choice {
             return;
         }
-        let page = self.pages.get_mut(id.index() / PAGE).map(Arc::make_mut);
-        if let Some(place) = page.and_then(|page| page.get_mut(id.index() % PAGE)) {
+        let page = self.pages.get_mut(id.index() / TENSORS_PER_PAGE).map(Arc::make_mut);
+        if let Some(place) = page.and_then(|page| page.get_mut(id.index() % TENSORS_PER_PAGE)) {
             *place = choice;
             self.len = self.len - usize::from(before.is_some()) + usize::from(choice.is_some());
         }
@@ -63,7 +63,9 @@ impl Choices {
             (Some(this), Some(other)) => !Arc::ptr_eq(this, other),
             _ => true,
         };
-        let ids = (0..pages).filter(differ).flat_map(|at| at * PAGE..(at + 1) * PAGE);
+        let ids = (0..pages)
+            .filter(differ)
+            .flat_map(|at| at * TENSORS_PER_PAGE..(at + 1) * TENSORS_PER_PAGE);
         let ids = ids.map(|number| TensorId(number as u32));
         ids.filter(|&id| self.get(id) != other.get(id))
     }

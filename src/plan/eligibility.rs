@@ -53,7 +53,7 @@ impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Obstacle::Observer => {
-                f.write_str("it is an observer of fake quantization, no part of the network")
+                f.write_str("it is an observer of fake quantization, not part of the network")
             }
             Obstacle::Unreadable(why) => f.write_str(why),
             Obstacle::OptimizerState => f.write_str("it is optimizer state"),

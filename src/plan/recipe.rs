@@ -250,7 +250,7 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
             if calibration == Calibration::Learned {
                 let fits = match checkpoint.learned(id) {
                     Some(learned) => learned.fits(scheme).map_err(|why| why.to_string()),
-                    None => Err("this model holds none of it".to_owned()),
+                    None => Err("this model has no learned scales of it".to_owned()),
                 };
                 if let Err(why) = fits {
                     return Err(RecipeError::NotLearned { path, tensor, why });

@@ -18,7 +18,7 @@ pub enum Rating {
 
 impl Rating {
     /// The rating in lower case.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Rating::Poor => "poor",
             Rating::Fair => "fair",
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn each_rating_begins_at_its_threshold() {
         let usual = Thresholds::default();
-        let rated = [19.9, 20.0, 30.0, 39.94, 39.96, f64::INFINITY].map(|db| usual.rate(db).word());
+        let rated = [19.9, 20.0, 30.0, 39.94, 39.96, f64::INFINITY].map(|db| usual.rate(db).name());
         assert_eq!(rated, ["poor", "fair", "good", "good", "excellent", "excellent"]);
         assert_eq!(usual.rate(f64::NAN), Rating::Poor);
         let own = Thresholds::new(10.0, 12.5, 15.0).expect("ascending");

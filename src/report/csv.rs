@@ -73,7 +73,7 @@ fn record<W: Write>(report: &Report, row: &Row, csv: &mut CsvWriter<W>) -> io::R
     let cost = row.cost();
     let error = cost.map(|cost| &cost.error);
     csv.number(error.map(|e| e.sqnr_db))?;
-    csv.value(error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word()))?;
+    csv.value(error.map_or("", |e| report.thresholds.rate(e.sqnr_db).name()))?;
     csv.number(error.map(|e| e.relative_error))?;
     csv.number(error.map(|e| e.rmse))?;
     csv.number(error.map(|e| e.mse))?;

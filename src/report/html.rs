@@ -146,7 +146,7 @@ fn rating_counts(report: &Report) -> Markup {
     html! {
         @for (at, rating) in ratings.into_iter().enumerate() {
             @if at > 0 { ", " }
-            span class=(rating.word()) { (count(rating)) " " (rating.word()) }
+            span class=(rating.name()) { (count(rating)) " " (rating.name()) }
         }
     }
 }
@@ -286,7 +286,7 @@ fn budget(report: &Report) -> Markup {
                     tbody {
                         @for (choice, point) in &listed {
                             @let db = -10.0 * point.error.log10();
-                            @let word = report.thresholds.rate(db).word();
+                            @let word = report.thresholds.rate(db).name();
                             tr {
                                 td { (choice) }
                                 td class="number" { (figures::bytes(point.bytes)) }
@@ -466,7 +466,7 @@ fn tensor_row(report: &Report, row: &Row) -> Markup {
     let after = cost.map(|cost| report.container.bytes(cost.quantizer.scheme, tensor));
     let statistics = row.statistics.as_ref().filter(|s| s.count > s.nan + s.inf);
     let error = cost.map(|cost| &cost.error);
-    let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).word());
+    let word = error.map_or("", |e| report.thresholds.rate(e.sqnr_db).name());
     let scheme = cost.map_or(String::new(), |cost| {
         if cost.quantizer.calibration == report.quantizer.calibration {
             cost.quantizer.scheme.to_string()

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use std::fmt::Write;
 
 /// Width of one bin in pixels.
-const BIN: usize = 2;
+const BIN_WIDTH: usize = 2;
 
 /// Height of a histogram in pixels.
 const HEIGHT: f32 = 24.0;
@@ -16,7 +16,7 @@ const HEIGHT: f32 = 24.0;
 /// every bin that is not empty is visible, because an outlier may be one element.
 pub(super) fn histogram(histogram: &Histogram) -> Markup {
     let highest = histogram.counts.iter().copied().fold(0.0f32, f32::max);
-    let width = histogram.counts.len() * BIN;
+    let width = histogram.counts.len() * BIN_WIDTH;
     let mut path = format!("M0 {HEIGHT}");
     let mut before = HEIGHT;
     for &count in &histogram.counts {
@@ -24,7 +24,11 @@ pub(super) fn histogram(histogram: &Histogram) -> Markup {
         let tall = if count > 0.0 { (share * HEIGHT).max(1.0) } else { 0.0 };
         let top = (HEIGHT - tall).round();
         // Writing to a string cannot fail.
-        let _ = if top == before { write!(path, "h{BIN}") } else { write!(path, "V{top}h{BIN}") };
+        let _ = if top == before {
+            write!(path, "h{BIN_WIDTH}")
+        } else {
+            write!(path, "V{top}h{BIN_WIDTH}")
+        };
         before = top;
     }
     let _ = write!(path, "V{HEIGHT}z");

@@ -90,7 +90,7 @@ pub(crate) fn gained(db: f64) -> String {
 
 /// An SQNR with its rating: `31.2 dB (good)`.
 pub(crate) fn rated(db: f64, thresholds: &Thresholds) -> String {
-    format!("{} ({})", decibels(db), thresholds.rate(db).word())
+    format!("{} ({})", decibels(db), thresholds.rate(db).name())
 }
 
 /// A weight or an error with four significant digits, and an exponent if it is far from one.

@@ -12,7 +12,7 @@ pub enum SizeLimit {
     Share(f64),
     /// Bits per parameter of the checkpoint, scales included.
     BitsPerWeight(f64),
-    /// The room in a memory beside a reserve for the context and for buffers.
+    /// The size of a memory minus a reserve for the context and for buffers.
     Memory {
         /// The size of the memory.
         bytes: u64,
@@ -21,8 +21,8 @@ pub enum SizeLimit {
     },
 }
 
-/// The share of a memory that is kept in reserve unless the user says how much.
-const RESERVE: f64 = 0.1;
+/// The share of a memory that is kept in reserve unless the user specifies it.
+const DEFAULT_RESERVE_SHARE: f64 = 0.1;
 
 impl SizeLimit {
     /// The limit in bytes for a checkpoint of `total` bytes and this many parameters.
@@ -74,7 +74,7 @@ impl FromStr for SizeLimit {
                 _ => Err(wrong()),
             };
             let memory = bytes(memory)?;
-            let usual = || Ok((memory as f64 * RESERVE) as u64);
+            let usual = || Ok((memory as f64 * DEFAULT_RESERVE_SHARE) as u64);
             let reserve = reserve.map_or_else(usual, bytes)?;
             return if reserve < memory {
                 Ok(SizeLimit::Memory { bytes: memory, reserve })

@@ -17,11 +17,11 @@ pub struct Options {
     pub activations: Vec<PathBuf>,
     /// The session file, if the session is saved.
     pub session: Option<PathBuf>,
-    /// The file that keeps the models opened lately; none if `None`.
+    /// The file that keeps the recently opened models; `None` keeps none.
     pub recent: Option<PathBuf>,
     /// The cache of the Hugging Face hub, whose models are offered.
     pub hub: Option<PathBuf>,
-    /// The file for the debug log; none if `None`.
+    /// The file for the debug log; `None` writes none.
     pub log: Option<PathBuf>,
     /// Relative paths typed on the screen start here; the empty path is the working directory.
     pub directory: PathBuf,

@@ -3,21 +3,21 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Models that are kept.
-const MAX: usize = 20;
+/// Maximum number of kept models.
+const MAX_MODELS: usize = 20;
 
 /// The models kept in a file, the last one first. A missing or unreadable file holds none.
 pub(super) fn load(file: &Path) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).take(MAX).collect()
+    text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).take(MAX_MODELS).collect()
 }
 
-/// Puts a model in front of the others. Paths that are no text on one line are not kept.
+/// Puts a model in front of the others. A path that is not text on one line is not kept.
 pub(super) fn add(file: &Path, model: &Path) -> std::io::Result<()> {
     let Some(text) = model.to_str().filter(|text| !text.contains(['\n', '\r'])) else {
         return Ok(());
     };
-    let others = load(file).into_iter().filter(|other| other != model).take(MAX - 1);
+    let others = load(file).into_iter().filter(|other| other != model).take(MAX_MODELS - 1);
     let directory = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
     let mut out = tempfile::NamedTempFile::new_in(directory)?;
@@ -43,6 +43,6 @@ mod tests {
         }
         assert_eq!(load(&file), [PathBuf::from("/a"), PathBuf::from("/b")]);
         (0..30).for_each(|n| add(&file, Path::new(&format!("/{n}"))).expect("written"));
-        assert_eq!(load(&file).len(), MAX);
+        assert_eq!(load(&file).len(), MAX_MODELS);
     }
 }

@@ -534,7 +534,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
     }
 }
 
-/// The absolute path or address that opens a checkpoint again.
+/// Returns the absolute path or address that opens a checkpoint again.
 fn reopening_path(checkpoint: &Checkpoint) -> PathBuf {
     let path = checkpoint.path();
     let is_url = path.to_string_lossy().contains("://");

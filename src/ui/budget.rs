@@ -107,7 +107,7 @@ fn error<'a>(app: &App, label: Span<'a>, share: f64, theme: &Theme) -> Line<'a> 
     let mut spans = vec![label, Span::raw(format!("{:>8}", share_text(share)))];
     match app.model.quality().mean {
         Some(mean) => {
-            let (word, style) = theme.judge(mean);
+            let (word, style) = theme.rate(mean);
             spans.push(Span::styled(format!("  mean {} {word}", decibels(mean)), style));
         }
         None => spans.push(Span::styled("  nothing quantized", theme.dim)),

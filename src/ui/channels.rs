@@ -115,7 +115,7 @@ fn list(buf: &mut Buffer, area: Rect, app: &App, channels: &Channels, theme: &Th
         let judged = |db: f64| match db {
             db if db.is_nan() => Span::styled(format!("{:>column$}", "no scale"), theme.bad),
             db => {
-                let (word, style) = theme.judge(db);
+                let (word, style) = theme.rate(db);
                 let word = if has_ratings { format!(" {word:<9}") } else { String::new() };
                 let text = format!("{}{word}", decibels(db));
                 Span::styled(format!("{text:>column$}"), style)

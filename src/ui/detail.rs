@@ -251,9 +251,9 @@ fn output_errors(app: &App, id: TensorId, theme: &Theme) -> Vec<Figure> {
         return vec![figure("output", "none".to_owned()).word(names::visible(why), theme.bad)];
     }
     let Some(error) = app.model.output(id) else { return Vec::new() };
-    let ways = ActivationMode::ALL.iter().zip(["output", "– dynamic", "– static"]);
-    let ways = ways.filter_map(|(&way, label)| Some(figure(label, outputs::text(error, way)?)));
-    ways.collect()
+    let modes = ActivationMode::ALL.iter().zip(["output", "– dynamic", "– static"]);
+    let modes = modes.filter_map(|(&mode, label)| Some(figure(label, outputs::text(error, mode)?)));
+    modes.collect()
 }
 
 /// Draws the tensor's diagnostics and what they mean. Returns the number of rows used.
@@ -324,7 +324,7 @@ fn errors(
     (scales, largest_scale): (u64, f32),
     theme: &Theme,
 ) -> Vec<Figure> {
-    let (word, style) = theme.judge(error.sqnr_db);
+    let (word, style) = theme.rate(error.sqnr_db);
     let levels = scheme.levels();
     let scale = match scales {
         1 => figure("scale", value(largest_scale.into())),
@@ -389,7 +389,7 @@ fn comparison(
         let mut spans = vec![Span::styled(format!("{:<12}", scheme_name(scheme)), style)];
         match app.model.error(id, scheme) {
             Some(error) => {
-                let (_, style) = theme.judge(error.sqnr_db);
+                let (_, style) = theme.rate(error.sqnr_db);
                 spans.push(Span::styled(format!("{:>8}", decibels(error.sqnr_db)), style));
             }
             None => spans.push(Span::styled(format!("{:>8}", "…"), theme.faint)),
@@ -472,7 +472,7 @@ fn schemes(buf: &mut Buffer, area: Rect, app: &App, id: TensorId, theme: &Theme)
     if area.height > 24 || rows.len() as u16 + 7 < area.height {
         say("", theme.dim);
         let presets = rows.iter().filter_map(|row| Some((&*row.name, row.scheme.preset()?)));
-        let presets = presets.map(|(name, preset)| (name, texts::preset_said(preset)));
+        let presets = presets.map(|(name, preset)| (name, texts::preset_meaning(preset)));
         let axes = app.model.checkpoint.tensor(id).shape.channel_axes();
         let said = texts::scheme_meanings(Some(axes)).into_iter().chain(if is_int8 {
             Some(("fp8, int4", "for comparison; the target holds int8"))
@@ -632,7 +632,7 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
         figure("marked", count(totals.marked as u64)),
     ];
     if let Some(worst) = totals.worst {
-        let (word, style) = theme.judge(worst);
+        let (word, style) = theme.rate(worst);
         figures.push(figure("worst SQNR", decibels(worst)).word(word, style));
     }
     if let Some(worst) = totals.worst_output {
@@ -651,7 +651,7 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
         .map(|(rating, n)| {
             let text = if n == 0 { "–".to_owned() } else { count(n as u64) };
             let bar = "━".repeat((n * 8).div_ceil(totals.tensors.max(1)));
-            figure(rating.word(), text).word(bar, theme.rating(rating))
+            figure(rating.name(), text).word(bar, theme.rating(rating))
         })
         .collect();
     block(buf, second, "tensors by weight error", &words, theme);

@@ -301,7 +301,7 @@ fn scheme_figures<'a>(figures: SchemeFigures, tensors: usize, theme: &Theme) -> 
         return vec![Span::styled(format!("{text:>SCHEME_FIGURES$}"), theme.faint)];
     }
     let db = match figures.mean {
-        Some(db) => Span::styled(format!("{:>10}", decibels(db)), theme.judge(db).1),
+        Some(db) => Span::styled(format!("{:>10}", decibels(db)), theme.rate(db).1),
         None => Span::styled(format!("{:>10}", "…"), theme.faint),
     };
     vec![db, Span::raw(format!("{:>9}", bytes(figures.bytes)))]
@@ -618,7 +618,7 @@ fn counter(buf: &mut Buffer, screen: Rect, app: &App, inside: Rect, theme: &Them
     }
 }
 
-/// The visible entries of the open list.
+/// The indices of the visible entries of the open list.
 fn seen(screen: Rect, app: &App) -> std::ops::Range<usize> {
     layout::list(screen.as_size(), app).map_or(0..0, |list| list.seen())
 }

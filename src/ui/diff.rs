@@ -14,7 +14,7 @@ use ratatui::text::{Line, Span};
 /// Widths of the columns to the right of the names.
 const CHANGE_WIDTH: usize = 10;
 /// The title of differences in words.
-const HEAD: &str = "difference";
+const WORDS_TITLE: &str = "difference";
 const MIN_DTYPES_WIDTH: usize = 7;
 const DTYPES_WIDTH: usize = 15;
 /// Optional columns after the SQNR, most useful first, with their widths.
@@ -83,7 +83,7 @@ fn done(buf: &mut Buffer, area: Rect, differences: &Differences, theme: &Theme) 
     let name = columns.name;
     let mut heads = format!("  {:<name$}  ", "tensor");
     match columns.figures {
-        0 => heads.push_str(HEAD),
+        0 => heads.push_str(WORDS_TITLE),
         n => {
             heads += &format!(
                 "{:<CHANGE_WIDTH$}{:<dtypes$}{:>8}  {:9}",
@@ -137,8 +137,9 @@ impl Columns {
         let base = CHANGE_WIDTH + dtypes + 19;
         if width < 30 + base {
             let described = visible.map(|change| names::width(&describe(change))).max();
-            let name =
-                width.saturating_sub(described.unwrap_or(0).max(HEAD.len()) + 2).max(width / 3);
+            let name = width
+                .saturating_sub(described.unwrap_or(0).max(WORDS_TITLE.len()) + 2)
+                .max(width / 3);
             return Columns { name, dtypes, words: width - name - 2, figures: 0 };
         }
         let mut taken = base;

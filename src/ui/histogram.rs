@@ -158,7 +158,7 @@ fn sentences<'a>(
 ) -> Vec<Line<'a>> {
     let label = |text: &'static str| Span::styled(format!("{text:<9}"), theme.dim);
     let error = &clipped.error;
-    let (word, style) = theme.judge(error.sqnr_db);
+    let (word, style) = theme.rate(error.sqnr_db);
     let whole = metrics.statistics.count;
     let share = |n: u64| percent(n as f64 / whole.max(1) as f64);
     let about = if clipped.exact { "" } else { "≈ " };

@@ -80,7 +80,8 @@ pub fn of(size: Size, body_of: MiddlePane) -> Option<Layout> {
         body.height -= height;
         detail = Some(Rect::new(0, body.bottom(), size.width, height));
     } else if size.width >= MIN_SIDE_DETAIL_WIDTH {
-        // The table's columns need less of what the screen is wider.
+        // On a wider screen, three quarters of the additional columns go to the detail, because the
+        // table needs fewer.
         let detail_width = DETAIL_WIDTH + (size.width - MIN_SIDE_DETAIL_WIDTH) / 4 * 3;
         body.width -= detail_width + 1;
         detail = Some(Rect::new(body.right() + 1, body.y, detail_width, body.height));
@@ -132,8 +133,8 @@ pub fn text_window(size: Size) -> Rect {
 /// Rows of text below a list, so that its window keeps its height while the cursor moves.
 const TEXT_ROWS: u16 = 3;
 
-/// The text below the list that is open, in rows. Where the whole list has no room beside it, the
-/// text has as many rows as it needs.
+/// The text below the open list, wrapped to rows. If the list does not fit above it, the text has
+/// as many rows as it needs.
 pub fn text_below(size: Size, app: &App) -> Vec<String> {
     let (text, rows) = match app.overlay.as_ref() {
         Some(Overlay::Schemes(list)) => {
@@ -207,7 +208,7 @@ pub fn list(size: Size, app: &App) -> Option<List> {
         )),
         Overlay::GoTo(go_to) => {
             // Keep the height while the user types.
-            let list = List::in_window(size, GoTo::NAMES, go_to.chosen, [2, 1]);
+            let list = List::in_window(size, GoTo::MAX_LISTED_NAMES, go_to.chosen, [2, 1]);
             Some(List { count: go_to.names.len(), ..list })
         }
         Overlay::Budget(budget) => {

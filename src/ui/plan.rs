@@ -80,10 +80,10 @@ fn plan<'a>(app: &App, width: u16, theme: &Theme) -> Line<'a> {
     }
     match (quality.mean, quality.worst) {
         (Some(mean), Some(worst)) => {
-            let (word, style) = theme.judge(worst);
+            let (word, style) = theme.rate(worst);
             let mean = [
                 Span::styled(format!("{gap}mean "), theme.dim),
-                Span::styled(decibels(mean), theme.judge(mean).1),
+                Span::styled(decibels(mean), theme.rate(mean).1),
             ];
             let worst = [
                 Span::styled("  worst ", theme.dim),

@@ -285,7 +285,7 @@ impl Painter<'_> {
                     f64::NEG_INFINITY => "exact".to_owned(),
                     db => format!("≤{db:.1} dB").replace('-', "−"),
                 };
-                let style = worst.map_or(theme.text, |db| theme.judge(-db).1);
+                let style = worst.map_or(theme.text, |db| theme.rate(-db).1);
                 return Line::styled(worst.map(text).unwrap_or_default(), style);
             }
         };
@@ -302,7 +302,7 @@ impl Painter<'_> {
         let error = self.app.model.output(id);
         let text = error.and_then(|error| outputs::text(error, ActivationMode::Weights));
         let style = match error.and_then(|error| error.db(ActivationMode::Weights)) {
-            Some(db) => theme.judge(-db).1,
+            Some(db) => theme.rate(-db).1,
             None => theme.text,
         };
         Line::styled(text.unwrap_or_default(), style)
@@ -312,7 +312,7 @@ impl Painter<'_> {
     fn of_scheme<'b>(&self, item: TreeItem, db: impl Fn(TensorId) -> Option<f64>) -> Line<'b> {
         let TreeItem::Tensor(id) = item else { return Line::default() };
         match db(id) {
-            Some(db) => Line::styled(decibels(db), self.theme.judge(db).1),
+            Some(db) => Line::styled(decibels(db), self.theme.rate(db).1),
             None => self.unknown(id),
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn draw(buf: &mut Buffer, screen: Rect, tone: Tone, pager: &Pager, th
     more(buf, area, pager.scroll(), inside.height.into(), rows.len(), theme);
 }
 
-/// On the border: which part of the text is visible, and the keys.
+/// Writes on the border which part of the text is visible, and the keys.
 pub(super) fn more(
     buf: &mut Buffer,
     window: Rect,

@@ -40,7 +40,8 @@ impl Colours {
     }
 }
 
-/// The background is set only under the cursor, together with the foreground.
+/// The styles of the screen. The background is set only under the cursor, together with the
+/// foreground.
 #[derive(Clone, Debug)]
 pub struct Theme {
     /// Ordinary text.
@@ -175,10 +176,10 @@ impl Theme {
         Theme { thresholds, ..self.clone() }
     }
 
-    /// The rating of an SQNR, and its style.
-    pub fn judge(&self, sqnr_db: f64) -> (&'static str, Style) {
+    /// Returns the rating of an SQNR, and its style.
+    pub fn rate(&self, sqnr_db: f64) -> (&'static str, Style) {
         let rating = self.thresholds.rate(sqnr_db);
-        (rating.word(), self.rating(rating))
+        (rating.name(), self.rating(rating))
     }
 
     /// The style of a rating.

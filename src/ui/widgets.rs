@@ -136,12 +136,12 @@ pub(super) fn column(eighths: u8) -> char {
 
 /// An SQNR as a bar that is full at 50 dB.
 pub(super) fn gauge<'a>(db: f64, width: usize, theme: &Theme) -> [Span<'a>; 2] {
-    bar(db / 50.0, width, theme.judge(db).1, theme)
+    bar(db / 50.0, width, theme.rate(db).1, theme)
 }
 
 /// An SQNR and its rating: ` 31.2 dB  good`.
 pub(super) fn rating<'a>(db: f64, theme: &Theme) -> [Span<'a>; 2] {
-    let (word, style) = theme.judge(db);
+    let (word, style) = theme.rate(db);
     [
         Span::styled(format!("{:>8}", figures::decibels(db)), style),
         Span::styled(format!("  {word:<9}"), style),

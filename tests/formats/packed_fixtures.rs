@@ -89,7 +89,7 @@ fn assert_same(fixture: &str, tensor: &str, row: usize, found: &[f32], expected:
 }
 
 #[test]
-fn every_fixture_has_its_owners_names_shapes_and_values() {
+fn every_fixture_has_the_reference_names_shapes_and_values() {
     for_each(|fixture| {
         let (checkpoint, name) = (open(fixture), name(fixture));
         let Some(expected) = expected(fixture) else { return };
@@ -130,7 +130,7 @@ const ROUNDED_TO_BF16: [&str; 2] = ["ct-nvfp4", "auto-round-llm-compressor-nvfp4
 /// What only the configuration says is not guessed without it: a tensor has its owner's values,
 /// or is named.
 #[test]
-fn without_a_configuration_values_are_the_owners_or_absent() {
+fn without_a_configuration_values_are_the_reference_or_absent() {
     let directory = tempfile::tempdir().expect("temp");
     let decoded = std::cell::Cell::new(0);
     for_each(|fixture| {
@@ -266,7 +266,7 @@ fn fixtures_without_values_are_named_and_kept() {
 
 /// A dequantized checkpoint has the expected tensors and no trace of its quantization.
 #[test]
-fn dequantized_fixtures_hold_only_the_owners_tensors() {
+fn dequantized_fixtures_hold_only_the_reference_tensors() {
     let directory = tempfile::tempdir().expect("temp");
     for_each(|fixture| {
         let (checkpoint, name) = (open(fixture), name(fixture));

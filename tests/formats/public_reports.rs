@@ -48,7 +48,7 @@ fn notes(checkpoint: &Checkpoint) -> String {
 
 /// ComfyUI's marker takes precedence over ModelOpt's names: high nibble first, scales in tiles.
 #[test]
-fn comfyui_nvfp4_has_its_owners_values() {
+fn comfyui_nvfp4_has_the_reference_values() {
     let found = check(
         "comfy-nvfp4/model.safetensors",
         &[
@@ -186,7 +186,7 @@ fn mlx_modes_are_those_of_the_config() {
 
 /// A tensor that almost matches a packed format does not prevent opening the checkpoint.
 #[test]
-fn the_tensors_beside_an_odd_one_are_listed() {
+fn tensors_beside_an_unusual_one_are_listed() {
     let plain = ("l.weight", "F32", &[8, 16][..], "");
     check(
         "one-layout-closes-the-file/llama4-fbgemm",

@@ -109,7 +109,7 @@ fn differences_are_filtered_in_the_language_of_the_table() {
     driver.expect("6 of 21 tensors match is:changed mlp");
     driver.press("/ Ctrl-u");
     driver.type_text("absmax>3");
-    driver.expect("absmax is not known of differences");
+    driver.expect("'absmax' does not apply to differences");
     driver.press("Ctrl-u");
     driver.type_text("sqnr<0");
     driver.expect("No difference matches sqnr<0.");

@@ -92,7 +92,7 @@ fn models_of_the_hugging_face_cache_are_offered_and_open() {
 }
 
 #[test]
-fn the_receipt_opens_compares_and_tells_the_command() {
+fn the_receipt_opens_compares_and_copies_the_command() {
     let mut driver = Driver::open(SHARDED);
     driver.press("a s Enter");
     driver.expect("Saved and verified");

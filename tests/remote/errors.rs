@@ -45,7 +45,7 @@ fn refusals_of_the_hub_say_what_to_do() {
 }
 
 #[test]
-fn servers_that_lie_end_in_a_sentence() {
+fn inconsistent_servers_are_reported_in_one_sentence() {
     let hub = hub();
     for (name, expected) in [
         ("circle", "redirects more than 8 times"),
@@ -61,7 +61,7 @@ fn servers_that_lie_end_in_a_sentence() {
 }
 
 #[test]
-fn addresses_that_are_none_are_named() {
+fn texts_that_are_not_addresses_are_named() {
     let hub = hub();
     let printed = fails(&hub, &["inspect", "hf://name"], None);
     assert!(printed.contains("expected hf://org/name"), "{printed}");

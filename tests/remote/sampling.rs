@@ -64,7 +64,7 @@ fn estimates_are_marked_and_never_kept() {
 }
 
 #[test]
-fn all_of_a_model_is_no_estimate() {
+fn a_sample_of_everything_is_exact() {
     let directory = tempfile::tempdir().expect("a directory");
     let local = model(directory.path());
     let local = local.to_str().expect("text");

@@ -176,7 +176,7 @@ fn groups_that_match_too_little_or_too_much_are_named() {
 }
 
 #[test]
-fn limits_of_loaders_are_said_for_them() {
+fn limits_of_loaders_are_reported_for_them() {
     let whole = ["--format", "compressed-tensors", "--include", "*.[qk]_proj.weight"];
     let saved = Saved::new(&whole);
     saved.warns(&[], &["vLLM 0.32 joins q_proj, k_proj, v_proj", "float: v_proj"]);
@@ -264,7 +264,7 @@ fn names_under_which_loaders_look_for_weights_are_known() {
 }
 
 #[test]
-fn limits_of_mlx_torchao_and_comfyui_are_said_of_their_formats() {
+fn limits_of_mlx_torchao_and_comfyui_are_reported_for_their_formats() {
     for (name, options) in [
         ("mlx", &["--for", "mlx"][..]),
         ("torchao", &["--for", "torchao"]),

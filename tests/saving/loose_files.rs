@@ -197,7 +197,7 @@ fn files_that_nothing_explains_are_named_by_verify() {
 }
 
 #[test]
-fn a_stale_index_does_not_go_along() {
+fn a_stale_index_is_not_copied() {
     for (case, out) in [("index-beside-whole-model", "a"), ("stale-single-file-beside-shards", "b")]
     {
         let fixture = ModelFixture::copied(case);
@@ -218,7 +218,7 @@ fn a_stale_index_does_not_go_along() {
 }
 
 #[test]
-fn the_index_of_shards_that_are_not_there_does_not_go_along() {
+fn the_index_of_missing_shards_is_not_copied() {
     let fixture = ModelFixture::copied("index-beside-whole-model");
     for number in 1..=2 {
         let shard = fixture.model().join(format!("model-0000{number}-of-00002.safetensors"));

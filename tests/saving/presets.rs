@@ -79,7 +79,7 @@ fn absmax(bytes: &[u8]) -> f64 {
 }
 
 #[test]
-fn each_preset_is_stored_as_its_owner_stores_it() {
+fn each_preset_is_stored_as_compressed_tensors_stores_it() {
     let directory = tempfile::tempdir().expect("temp");
     for preset in Preset::ALL {
         // Both ways to store a model are laid out alike.

@@ -335,7 +335,7 @@ fn the_whole_screen_view_names_its_tensor_at_every_size() {
 }
 
 #[test]
-fn a_refusal_its_fix_and_the_keys_are_in_sight_on_a_small_screen() {
+fn a_refusal_its_fix_and_the_keys_are_visible_on_a_small_screen() {
     let mut driver = Driver::open(SHARDED);
     driver.type_text("/layers");
     driver.press("Enter a x Down Enter Esc s Down");

@@ -35,8 +35,10 @@ impl Filter {
         Filter::parse_for(text, &Vocabulary::TENSORS)
     }
 
+    /// A filter of the things that `vocabulary` describes.
+    ///
     /// # Errors
-    /// Fails if the text is not a valid filter of the things that `vocabulary` is for.
+    /// Fails if the text is not a valid filter of these things.
     pub(crate) fn parse_for(text: &str, vocabulary: &Vocabulary) -> Result<Filter, String> {
         let mut words = Vec::new();
         let mut terms = Vec::new();
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_half_typed_is_said_to_be_so() {
+    fn an_incomplete_filter_is_reported() {
         for (text, part) in [
             ("re:(", "regular expression"),
             ("*[", "glob"),
@@ -253,7 +255,7 @@ mod tests {
 
     /// Trying only the tensors shown before gives the same result as trying all.
     #[test]
-    fn what_narrows_only_takes_away() {
+    fn a_narrower_filter_only_removes_matches() {
         let model = model();
         let texts = [
             "",
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn found_characters_are_told() {
+    fn matching_characters_are_reported() {
         let found = |text: &str| Filter::parse(text).expect(text).matcher().found("a.mlp.b");
         assert_eq!(found("mlp"), [2, 3, 4]);
         assert_eq!(found("re:l.*b"), [3, 4, 5, 6]);

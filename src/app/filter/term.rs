@@ -57,7 +57,7 @@ pub(crate) trait Subject {
     fn dtype_begins(&self, wanted: &str) -> bool;
 }
 
-/// What can be asked of the things that are filtered.
+/// The properties that can be tested of the filtered things.
 #[derive(Debug)]
 pub(crate) struct Vocabulary {
     /// The things, as a sentence names them.
@@ -201,7 +201,7 @@ const COMPARISONS: [(&str, Comparison); 7] = [
 ];
 
 impl Term {
-    /// `None` if the text is a word.
+    /// Parses a condition; `None` if the text is a word.
     ///
     /// # Errors
     /// Returns why the text is not a valid condition yet.
@@ -256,7 +256,7 @@ fn test(text: &str, vocabulary: &Vocabulary) -> Option<Result<TermTest, String>>
     }
     if let Some(dtype) = text.strip_prefix("dtype:") {
         let dtype = TermTest::DType(dtype.to_lowercase());
-        let unknown = || format!("dtype: is not known of {}", vocabulary.things);
+        let unknown = || format!("'dtype:' does not apply to {}", vocabulary.things);
         return Some(vocabulary.dtypes.then_some(dtype).ok_or_else(unknown));
     }
     if let Some(word) = text.strip_prefix("is:") {
@@ -278,7 +278,7 @@ fn property(word: &str, vocabulary: &Vocabulary) -> Result<Property, String> {
     }
     let words: Vec<&str> = all.map(|property| property.word()).collect();
     if words.is_empty() {
-        return Err(format!("is: is not known of {}", vocabulary.things));
+        return Err(format!("'is:' does not apply to {}", vocabulary.things));
     }
     let fit: Vec<&str> = words.iter().copied().filter(|name| name.starts_with(word)).collect();
     let nearest = words.iter().find(|name| is_near(word, name));
@@ -297,7 +297,7 @@ fn comparison(text: &str, vocabulary: &Vocabulary) -> Option<Result<TermTest, St
     let (sign, comparison) = COMPARISONS.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
     if !vocabulary.metrics.contains(&metric) {
         let (things, known) = (vocabulary.things, vocabulary.metric_list());
-        return Some(Err(format!("{name} is not known of {things}. Known: {known}")));
+        return Some(Err(format!("'{name}' does not apply to {things}. Known: {known}")));
     }
     let number = rest.strip_prefix(sign)?;
     let found = match metric {
@@ -346,7 +346,8 @@ fn number_of(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().filter(|n| !n.is_nan())
 }
 
-/// Why a text that looks like a condition is none, with the nearest one; `None` for a word.
+/// Returns why a text that looks like a condition is not one, with the most similar condition;
+/// `None` for a word.
 fn unknown(text: &str, vocabulary: &Vocabulary) -> Option<String> {
     let end = text.find(|c: char| !c.is_ascii_alphabetic()).filter(|&end| end > 0)?;
     let (name, rest) = text.split_at(end);
@@ -365,7 +366,8 @@ fn unknown(text: &str, vocabulary: &Vocabulary) -> Option<String> {
 /// The conditions that a colon follows.
 const CONDITIONS: [&str; 4] = ["re", "glob", "dtype", "is"];
 
-/// Whether a word is one letter away from another: changed, added, left out, or two swapped.
+/// Returns whether one edit turns a word into another: a changed, added or missing letter, or two
+/// swapped letters.
 fn is_near(word: &str, other: &str) -> bool {
     let (a, b) = (word.as_bytes(), other.as_bytes());
     let start = a.iter().zip(b).take_while(|(a, b)| a == b).count();

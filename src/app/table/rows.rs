@@ -426,7 +426,7 @@ impl Table {
             return self.list.go_to(0);
         }
         let row = held.and_then(|item| self.place_of(item)).unwrap_or(self.cursor());
-        self.list.place(row as u64, line);
+        self.list.put_on_line(row as u64, line);
     }
 
     /// The row of an item, or of the folded module that hides it.

@@ -86,7 +86,7 @@ impl App {
             Ok(()) => {
                 self.with_budget(|_, _| {});
                 let mean = self.model.quality().mean.map_or(String::new(), |db| {
-                    let word = self.model.thresholds.rate(db).word();
+                    let word = self.model.thresholds.rate(db).name();
                     format!(", mean {} {word}", decibels(db))
                 });
                 let size = bytes(self.model.totals().after);

@@ -45,7 +45,7 @@ impl App {
         }
     }
 
-    /// Handles Enter on a difference: moves to that tensor in the table, if the model has it.
+    /// Handles Enter on a difference: moves to its tensor in the table, if the model has it.
     pub(super) fn leave_diff(&mut self, view: DiffView) {
         let DiffState::Done(differences) = &view.state else {
             self.overlay = Some(Overlay::Diff(Box::new(view)));

@@ -62,7 +62,7 @@ impl App {
         }
     }
 
-    /// Reacts to another text in the overlay.
+    /// Updates the overlay after its text was edited.
     pub(super) fn edited(&mut self) {
         let Some(overlay) = &mut self.overlay else { return };
         match overlay {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tui_input::Input;
 
 /// Candidates that the status line names.
-const NAMED: usize = 6;
+const MAX_LISTED_CANDIDATES: usize = 6;
 
 impl App {
     pub(super) fn complete(&mut self, effects: &mut Effects) {
@@ -46,8 +46,13 @@ impl App {
             0 => self.say(none),
             1 => {}
             n => {
-                let named = candidates.iter().take(NAMED).cloned().collect::<Vec<_>>().join("  ");
-                let more = n.saturating_sub(NAMED);
+                let named = candidates
+                    .iter()
+                    .take(MAX_LISTED_CANDIDATES)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("  ");
+                let more = n.saturating_sub(MAX_LISTED_CANDIDATES);
                 self.say(match more {
                     0 => named,
                     more => format!("{named}  and {more} more"),

@@ -109,7 +109,7 @@ impl App {
         }
     }
 
-    /// Requests the rules of the plan's target when they are not those at hand.
+    /// Requests the rules of the plan's target unless they are the current ones.
     pub(super) fn follow_target(&mut self, effects: &mut Effects) {
         let target = &self.model.plan().target;
         if target != self.model.rules().target() && self.requested_rules.as_ref() != Some(target) {

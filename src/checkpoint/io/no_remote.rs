@@ -28,7 +28,7 @@ impl RemoteFile {
 }
 
 /// What is at a remote path.
-#[allow(dead_code, reason = "only the feature 'remote' finds something")]
+#[allow(dead_code, reason = "constructed only with the feature 'remote'")]
 #[derive(Clone, Debug)]
 pub(crate) enum Entry {
     File(Arc<RemoteFile>),

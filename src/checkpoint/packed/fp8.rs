@@ -119,7 +119,7 @@ fn unscaled(listing: &Listing, values: PartTensor) -> Result<PackedTensor, Strin
         scaled.map(|part| part.dtype().clone()).collect::<BTreeSet<_>>().into_iter().collect()
     });
     if scaled_types.contains(values.dtype()) {
-        return Err("it has no scales, other tensors of its type have them".into());
+        return Err("it has no scales, although other tensors of its type have some".into());
     }
     plain_codes(listing, values)
 }

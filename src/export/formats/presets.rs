@@ -110,7 +110,7 @@ fn check_tensors(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
         let name = tensor.name.escape_debug();
         let Some(preset) = quantizer.scheme.preset() else {
             return Err(format!(
-                "'{name}' is to be {}, which is not written beside the presets W4A16, FP8_DYNAMIC and their like",
+                "'{name}' is to be {}, which cannot be combined with presets such as W4A16 and FP8_DYNAMIC",
                 quantizer.scheme
             ));
         };

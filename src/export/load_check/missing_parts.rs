@@ -42,7 +42,7 @@ fn of_tensor(checkpoint: &Checkpoint, id: TensorId, needs_scale: bool) -> Option
                 Finding::fails(format!("tensor '{name}' is stored as {stored}"))
             } else {
                 Finding::warns(format!(
-                    "tensor '{name}' is stored as {stored}, so that nothing is known of it"
+                    "tensor '{name}' is stored as {stored}; nothing else is known about it"
                 ))
             })
         }

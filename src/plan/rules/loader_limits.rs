@@ -282,7 +282,7 @@ pub const LOADER_LIMITS: [LoaderLimit; 29] = [
         condition: Condition::UnsupportedByComfyUi,
         consequence: Consequence::Refuse,
         warn_without_target: true,
-        sentence: "reads only Linear and Embedding layers outside the image decoder as quantized ones, and '{}' is none; leave it out",
+        sentence: "reads only Linear and Embedding layers outside the image decoder as quantized ones, and '{}' is not one; leave it out",
     },
     LoaderLimit {
         loader: Loader::Mlx,
@@ -290,7 +290,7 @@ pub const LOADER_LIMITS: [LoaderLimit; 29] = [
         condition: Condition::JoinedExpert,
         consequence: Consequence::Refuse,
         warn_without_target: true,
-        sentence: "joins the experts of a layer while loading, and for most models not their scales: '{}' is one; leave the experts out",
+        sentence: "joins the experts of a layer while loading, but for most models not their scales: '{}' is an expert; leave the experts out",
     },
     LoaderLimit {
         loader: Loader::Mlx,

@@ -150,7 +150,7 @@ fn invalid_files_are_refused_with_the_reason() {
         (one(&[1], 777, 64).data(32), "cut off"),
         (
             header(3, 2, 0).tensor("a", &[9], 0, 0).tensor("b", &[1], 0, 32).data(64),
-            "where the next tensor's has begun",
+            "after the next tensor's data begins",
         ),
         (header(3, 2, 0).tensor("a", &[8], 0, 0).tensor("a", &[1], 0, 32).data(64), "twice"),
     ] {

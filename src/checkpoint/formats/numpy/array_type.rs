@@ -41,7 +41,7 @@ pub(crate) fn array_type(kind: &str, order: Option<char>) -> ArrayType {
         Some('S' | 'a') => named("byte strings"),
         Some('M') => named("dates"),
         Some('m') => named("time spans"),
-        Some('V') => named("raw bytes without a type; ml_dtypes saves bfloat16 and float8 so"),
+        Some('V') => named("raw bytes without a type, as ml_dtypes saves bfloat16 and float8"),
         _ => named("elements of a type that is not read"),
     }
 }

@@ -95,7 +95,7 @@ impl Address {
             return Err("expected s3://bucket/prefix".to_owned());
         }
         if !path.is_empty() && !is_plain(path) {
-            return Err(format!("'{}' is no path in a bucket", path.escape_debug()));
+            return Err(format!("'{}' is not a path in a bucket", path.escape_debug()));
         }
         Ok(Address::S3 { bucket: bucket.to_owned(), path: path.to_owned() })
     }
@@ -112,7 +112,7 @@ impl Address {
             "tree" | "blob" | "resolve" | "raw" if !revision.is_empty() => {
                 Self::new(name, &revision.replace("%2F", "/"), path)
             }
-            _ => Err("it is no page of a model's files: expected hf://org/name".to_owned()),
+            _ => Err("it is not a page of a model's files: expected hf://org/name".to_owned()),
         }
     }
 
@@ -124,13 +124,16 @@ impl Address {
                 && !text.chars().any(|c| c.is_control() || matches!(c, '?' | '#' | '\\'))
         };
         if name.matches('/').count() != 1 || !is_plain(&name) {
-            return Err(format!("'{}' is no repository: expected org/name", name.escape_debug()));
+            return Err(format!(
+                "'{}' is not a repository: expected org/name",
+                name.escape_debug()
+            ));
         }
         if !is_plain(revision) {
-            return Err(format!("'{}' is no revision", revision.escape_debug()));
+            return Err(format!("'{}' is not a revision", revision.escape_debug()));
         }
         if !path.is_empty() && !is_plain(&path) {
-            return Err(format!("'{}' is no path in a repository", path.escape_debug()));
+            return Err(format!("'{}' is not a path in a repository", path.escape_debug()));
         }
         let repository = Repository { name, revision: revision.to_owned() };
         Ok(Address::Hub { repository, path })

@@ -41,7 +41,7 @@ const REPEATED: Duration = Duration::from_secs(30);
 const REMEMBERED: usize = 64;
 
 /// The key of a file's first [`HEAD_BYTES`].
-const HEAD: u64 = u64::MAX;
+const HEAD_KEY: u64 = u64::MAX;
 
 /// A source of byte ranges.
 pub(super) trait Fetch: Send + Sync + 'static {
@@ -159,7 +159,7 @@ impl Blocks {
 
     /// Stores the first bytes of the file, at most [`HEAD_BYTES`].
     pub(super) fn fill_head(&self, head: Vec<u8>) {
-        CACHE.lock().insert((self.file, HEAD), head.into());
+        CACHE.lock().insert((self.file, HEAD_KEY), head.into());
     }
 
     /// Fills `buffer` from `offset`. The range must be inside the file.
@@ -171,7 +171,7 @@ impl Blocks {
     ) -> Result<(), RemoteError> {
         let end = offset.saturating_add(buffer.len() as u64);
         if end <= HEAD_BYTES.min(self.size) {
-            let head = self.block(source, HEAD, 1)?;
+            let head = self.block(source, HEAD_KEY, 1)?;
             return copy(&head, offset, buffer);
         }
         while !buffer.is_empty() {
@@ -221,7 +221,7 @@ impl Blocks {
 
     fn range(&self, key: u64) -> Range<u64> {
         match key {
-            HEAD => 0..HEAD_BYTES.min(self.size),
+            HEAD_KEY => 0..HEAD_BYTES.min(self.size),
             block => {
                 let start = block.saturating_mul(BLOCK_BYTES).min(self.size);
                 start..start.saturating_add(BLOCK_BYTES).min(self.size)
