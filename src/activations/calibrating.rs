@@ -22,8 +22,8 @@ pub fn input_scale(
             Some(absmax) => calibration.clip_of_range(absmax),
             None => return Ok(None),
         },
-        Source::Inputs(inputs) => clip_of_stream(calibration, FloatType::F32, |look| {
-            stream.each(inputs, wanted, |samples| look(samples.bytes))
+        Source::Inputs(inputs) => clip_of_stream(calibration, FloatType::F32, |visit| {
+            stream.each(inputs, wanted, |samples| visit(samples.bytes))
         })?,
     };
     match symmetric_scale(clip, QuantizationType::QInt8.max()) {

@@ -81,7 +81,7 @@ fn histogram(metrics: &TensorMetrics) -> Option<Histogram> {
         (Some(counted), _) => Some(Histogram::of(counted, absmax)),
         (None, Some(sparkline)) => {
             let counts = sparkline.counts().collect();
-            Some(Histogram::sketched(absmax, counts))
+            Some(Histogram::of_bar_heights(absmax, counts))
         }
         (None, None) => None,
     }

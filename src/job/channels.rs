@@ -179,9 +179,9 @@ fn each(
     request: &Request,
     at: u64,
     end: u64,
-    look: impl FnOnce(FloatType, &[u8]),
+    visit: impl FnOnce(FloatType, &[u8]),
 ) -> Result<(), ReadError> {
-    reader.with_channel_major_bytes(request.tensor, at..(at + CHUNK_ELEMENTS).min(end), look)?;
+    reader.with_channel_major_bytes(request.tensor, at..(at + CHUNK_ELEMENTS).min(end), visit)?;
     Ok(())
 }
 

@@ -241,10 +241,10 @@ fn channel_scales(
     let measurement = TensorAnalyzer::new(&spec, float, &shape, None);
     let mut builder = measurement.histogram_type().map(HistogramBuilder::new);
     let start = channels.start * length;
-    let measured = measurement.run(builder.as_mut(), |elements, look| {
+    let measured = measurement.run(builder.as_mut(), |elements, visit| {
         progress.check().map_err(|_| Unmeasured::Cancelled)?;
         let elements = start + elements.start..start + elements.end;
-        let read = reader.with_channel_major_bytes(id, elements, |_, bytes| look(bytes));
+        let read = reader.with_channel_major_bytes(id, elements, |_, bytes| visit(bytes));
         read.map(drop).map_err(Unmeasured::Unreadable)
     });
     match measured {
@@ -277,11 +277,11 @@ fn group_scale(
     let shape = Shape::vector(group.end - group.start);
     let measurement = TensorAnalyzer::new(&spec, float, &shape, None);
     let mut builder = measurement.histogram_type().map(HistogramBuilder::new);
-    let measured = measurement.run(builder.as_mut(), |elements, look| {
+    let measured = measurement.run(builder.as_mut(), |elements, visit| {
         progress.check().map_err(|_| Unmeasured::Cancelled)?;
         let elements = group.start + elements.start..group.start + elements.end;
         let read = reader.elements(id, elements).map_err(Unmeasured::Unreadable)?;
-        look(read.map_or(&[], |(_, bytes)| bytes));
+        visit(read.map_or(&[], |(_, bytes)| bytes));
         Ok(())
     });
     match measured {

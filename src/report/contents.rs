@@ -141,22 +141,22 @@ pub struct Histogram {
     pub counts: Box<[f32]>,
     /// Whether the counts are bar heights, which are known only up to a factor.
     #[serde(skip)]
-    pub sketched: bool,
+    pub are_relative: bool,
 }
 
 impl Histogram {
     const BINS: usize = 48;
 
     /// Bins the range of int8, −absmax to absmax.
-    pub fn of(distribution: &ValueHistogram, absmax: f64) -> Histogram {
-        let counts = distribution.rebin(-absmax, absmax, Self::BINS);
+    pub fn of(histogram: &ValueHistogram, absmax: f64) -> Histogram {
+        let counts = histogram.rebin(-absmax, absmax, Self::BINS);
         let counts = counts.into_iter().map(|count| count as f32).collect();
-        Histogram { sketched: false, ..Histogram::sketched(absmax, counts) }
+        Histogram { are_relative: false, ..Histogram::of_bar_heights(absmax, counts) }
     }
 
     /// Creates a histogram from bar heights in equal parts of −absmax to absmax.
-    pub fn sketched(absmax: f64, counts: Box<[f32]>) -> Histogram {
-        Histogram { low: -absmax, high: absmax, counts, sketched: true }
+    pub fn of_bar_heights(absmax: f64, counts: Box<[f32]>) -> Histogram {
+        Histogram { low: -absmax, high: absmax, counts, are_relative: true }
     }
 }
 
@@ -169,7 +169,7 @@ impl Row {
         analysis: Option<&Analysis>,
     ) -> Row {
         let statistics = analysis.and_then(|found| found.statistics);
-        let distribution = analysis.and_then(|found| found.histogram.as_ref());
+        let histogram = analysis.and_then(|found| found.histogram.as_ref());
         let absmax = statistics.as_ref().map_or(0.0, |statistics| statistics.absmax);
         let dtype = &checkpoint.tensor(tensor).dtype;
         Row {
@@ -179,7 +179,7 @@ impl Row {
             quantizer,
             flags: analysis.map(|found| diagnostics(dtype, found)).unwrap_or_default(),
             costs: analysis.map(costs).unwrap_or_default(),
-            histogram: distribution.map(|counted| Histogram::of(counted, absmax)),
+            histogram: histogram.map(|counted| Histogram::of(counted, absmax)),
             statistics,
             unmeasured: None,
             input_scale: None,

@@ -62,7 +62,7 @@ fn tensor<'a>(report: &'a Report, row: &'a Row) -> Reported<'a> {
         marked: row.marked,
         scheme: row.quantizer.scheme.to_string(),
         calibration: row.quantizer.calibration.to_string(),
-        histogram: row.histogram.as_ref().filter(|histogram| !histogram.sketched),
+        histogram: row.histogram.as_ref().filter(|histogram| !histogram.are_relative),
         output: report.has_outputs.then(|| row.output_figures(row.cost())),
     }
 }

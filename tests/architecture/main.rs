@@ -1,6 +1,8 @@
-//! Checks the import rules of the crate, between folders and between the files of a folder.
+//! Checks the import rules of the crate, between folders and between the files of a folder, and
+//! that replaced names do not come back.
 
 mod cycles;
+mod glossary;
 
 use regex::Regex;
 use std::fs;
@@ -45,10 +47,15 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
+fn tests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("the sources are there") {
         let path = entry.expect("an entry").path();
-        if path.is_dir() {
+        // tests/fuzz and tests/pictures are crates with build directories of their own.
+        if path.is_dir() && !path.ends_with("target") {
             files(&path, found);
         } else if path.extension().is_some_and(|e| e == "rs") {
             found.push(path);
@@ -133,6 +140,25 @@ fn files_of_a_folder_import_in_one_direction() {
     let files: Vec<_> = modules().into_iter().map(|(_, name, code)| (name, code)).collect();
     let found = cycles::cycles(&files);
     assert!(found.is_empty(), "{} import cycles:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn replaced_names_are_gone() {
+    let (mut paths, mut found) = (Vec::new(), Vec::new());
+    files(&source(), &mut paths);
+    for path in &paths {
+        let name = path.strip_prefix(source()).expect("below src").to_string_lossy();
+        found.extend(glossary::former_file(&name.replace('\\', "/")).map(|why| (path, why)));
+    }
+    let mut tests_paths = Vec::new();
+    files(&tests(), &mut tests_paths);
+    for path in paths.iter().chain(&tests_paths) {
+        let code = fs::read_to_string(path).expect("text");
+        found.extend(glossary::former_names(&code).into_iter().map(|why| (path, why)));
+    }
+    let found: Vec<String> =
+        found.into_iter().map(|(path, why)| format!("{}: {why}", path.display())).collect();
+    assert!(found.is_empty(), "{} replaced names:\n{}", found.len(), found.join("\n"));
 }
 
 #[test]

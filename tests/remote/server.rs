@@ -15,7 +15,7 @@ pub(crate) const SIGNATURE: &str = "signature-7f3a";
 
 /// A request that a server received.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub line: String,
     pub authorization: Option<String>,
     pub bytes: u64,
@@ -31,8 +31,8 @@ struct State {
     /// The directory with the files of each repository, by name.
     repositories: HashMap<String, PathBuf>,
     cdn: String,
-    hub_asked: Mutex<Vec<Asked>>,
-    cdn_asked: Mutex<Vec<Asked>>,
+    hub_asked: Mutex<Vec<ReceivedRequest>>,
+    cdn_asked: Mutex<Vec<ReceivedRequest>>,
     /// The number of requests per path.
     counts: Mutex<HashMap<String, usize>>,
     /// Bytes that the CDN still sends before it refuses everything.
@@ -83,11 +83,11 @@ impl Hub {
         Hub { endpoint, state }
     }
 
-    pub(crate) fn hub_asked(&self) -> Vec<Asked> {
+    pub(crate) fn hub_asked(&self) -> Vec<ReceivedRequest> {
         self.state.hub_asked.lock().expect("no panic").clone()
     }
 
-    pub(crate) fn cdn_asked(&self) -> Vec<Asked> {
+    pub(crate) fn cdn_asked(&self) -> Vec<ReceivedRequest> {
         self.state.cdn_asked.lock().expect("no panic").clone()
     }
 
@@ -128,8 +128,11 @@ fn serve(listener: TcpListener, state: Arc<State>, handler: Handler) {
                 let mut reader = BufReader::new(stream);
                 while let Some(ask) = Ask::read(&mut reader) {
                     let bytes = handler(&state, &ask, &mut writer);
-                    let asked =
-                        Asked { line: ask.path.clone(), authorization: ask.authorization, bytes };
+                    let asked = ReceivedRequest {
+                        line: ask.path.clone(),
+                        authorization: ask.authorization,
+                        bytes,
+                    };
                     let is_hub = handler as usize == answer_hub as Handler as usize;
                     let list = if is_hub { &state.hub_asked } else { &state.cdn_asked };
                     list.lock().expect("no panic").push(asked);

@@ -3,9 +3,9 @@
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, product, required, shape};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::{Panel, StoredReader};
@@ -25,7 +25,7 @@ const POSITIONS: [u64; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 struct Awq {
     values: StoredId,
     zeros: StoredId,
-    scales: Numbers,
+    scales: FloatPart,
     bits: u32,
     group: u64,
     shape: Shape,
@@ -115,7 +115,7 @@ fn decoded(
     let format = Awq {
         values: values.id,
         zeros: zeros.id,
-        scales: Numbers::new(scale, "scales")?,
+        scales: FloatPart::new(scale, "scales")?,
         bits,
         group,
         shape: shape.clone(),

@@ -3,9 +3,9 @@
 
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, required, shape};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::configured_dtype;
 use crate::checkpoint::packed::runs::{floats, runs, take};
 use crate::checkpoint::stored::StoredId;
@@ -44,12 +44,12 @@ struct FourBits {
 
 #[derive(Debug)]
 enum Absmax {
-    Plain(Numbers),
+    Plain(FloatPart),
     /// Codes with an absmax for each block of them, and an offset.
     Nested {
         codes: StoredId,
         map: Vec<f32>,
-        absmax: Numbers,
+        absmax: FloatPart,
         block: u64,
         offset: f32,
     },
@@ -99,7 +99,7 @@ fn decoded_four_bits(
     };
     let map = sibling("quant_map")?;
     map.shaped("quant_map", &[16])?;
-    let map_numbers = Numbers::new(map, "quant_map")?;
+    let map_numbers = FloatPart::new(map, "quant_map")?;
     let map_values = map_numbers.parse(&listing.bytes(map, 128)?);
     let absmax = sibling("absmax")?;
     let blocks = elements.div_ceil(block);
@@ -113,16 +113,16 @@ fn decoded_four_bits(
         let nested_block = nested_block.ok_or("its absmax is quantized in blocks of no size")?;
         nested.shaped("nested_absmax", &[blocks.div_ceil(nested_block)])?;
         beside.extend([nested_map.id, nested.id]);
-        let numbers = Numbers::new(nested_map, "nested_quant_map")?;
+        let numbers = FloatPart::new(nested_map, "nested_quant_map")?;
         Absmax::Nested {
             codes: absmax.id,
             map: numbers.parse(&listing.bytes(nested_map, 2048)?),
-            absmax: Numbers::new(nested, "nested_absmax")?,
+            absmax: FloatPart::new(nested, "nested_absmax")?,
             block: nested_block,
             offset: description.nested_offset.unwrap_or(0.0) as f32,
         }
     } else {
-        Absmax::Plain(Numbers::new(absmax, "absmax")?)
+        Absmax::Plain(FloatPart::new(absmax, "absmax")?)
     };
     let double = if matches!(absmax, Absmax::Nested { .. }) { ", double quantized" } else { "" };
     let format = FourBits {
@@ -211,7 +211,7 @@ const PER_CODE: f32 = 1.0 / 127.0;
 #[derive(Debug)]
 struct EightBits {
     values: StoredId,
-    absmax: Numbers,
+    absmax: FloatPart,
     shape: Shape,
     original: FloatType,
     beside: Vec<StoredId>,
@@ -237,7 +237,7 @@ pub(super) fn eight_bits(listing: &Listing, values: PartTensor) -> Option<Packed
         let shape = values.stored.shape.clone();
         let format = EightBits {
             values: values.id,
-            absmax: Numbers::new(absmax, "row maxima")?,
+            absmax: FloatPart::new(absmax, "row maxima")?,
             shape: shape.clone(),
             // The maxima are F32 whatever the model's type; transformers creates these tensors from
             // F16.

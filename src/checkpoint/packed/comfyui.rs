@@ -2,14 +2,15 @@
 //! of the file's `_quantization_metadata`. Names and shapes must agree with the marker.
 
 use crate::checkpoint::packed::comfyui_markers::Marker;
-use crate::checkpoint::packed::compressed_tensors::signed_bytes;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, product, required, shape};
 use crate::checkpoint::packed::modelopt::column_factor;
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
-use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Rotation, Scaled};
+use crate::checkpoint::packed::scaled::{
+    Codes, FirstNibble, GlobalScale, Rotation, Scaled, signed_bytes,
+};
 use crate::quantization::{Preset, QuantizationScheme};
 use crate::tensor::minifloat::value_table;
 use crate::tensor::{DType, Shape};
@@ -156,7 +157,7 @@ impl<'s> MarkedLayer<'_, 's> {
         shape: &Shape,
         division: Division,
     ) -> Result<(String, ScaleGrid), String> {
-        let numbers = Numbers::new(scale, "scales")?;
+        let numbers = FloatPart::new(scale, "scales")?;
         match division {
             Division::TensorOrRows if scale.elements() == 1 => {
                 Ok((" per-tensor".to_owned(), ScaleGrid::of_tensor(numbers, shape)))
@@ -245,7 +246,7 @@ impl<'s> MarkedLayer<'_, 's> {
         let shape = shape(vec![rows, columns])?;
         scale.shaped("scales", &[rows])?;
         let rotation = self.rotation(columns)?;
-        let grid = ScaleGrid::of_rows(Numbers::new(scale, "scales")?, &shape);
+        let grid = ScaleGrid::of_rows(FloatPart::new(scale, "scales")?, &shape);
         let name = format!("comfyui int4 per-channel, rotated in runs of {}", rotation.size);
         let format = self.plain(name, Codes::SignedNibbles, shape, grid);
         Ok(self.tensor(Scaled { rotation: Some(rotation), ..format }))
@@ -260,7 +261,7 @@ impl<'s> MarkedLayer<'_, 's> {
         scale.shaped("scales", &ScaleGrid::tiled_dims(rows, columns, 32))?;
         let shape = self.values.stored.shape.clone();
         let table = value_table(&DType::F8E4M3).ok_or("it does not hold 8-bit floats")?;
-        let numbers = Numbers::exponents_or_zero(scale, "scales")?;
+        let numbers = FloatPart::exponents_or_zero(scale, "scales")?;
         let grid = ScaleGrid::of_tiled_groups(numbers, &shape, 32);
         let name = "comfyui mxfp8, blocks of 32".to_owned();
         Ok(self.tensor(self.plain(name, Codes::Bytes(table), shape, grid)))
@@ -277,13 +278,13 @@ impl<'s> MarkedLayer<'_, 's> {
         let columns = product(bytes, 2)?;
         scale.shaped("scales", &ScaleGrid::tiled_dims(rows, columns, 16))?;
         let shape = shape(vec![rows, columns])?;
-        let numbers = Numbers::bytes_of(scale, "scales", DType::F8E4M3)?;
+        let numbers = FloatPart::bytes_of(scale, "scales", DType::F8E4M3)?;
         let grid = ScaleGrid::of_tiled_groups(numbers, &shape, 16);
         let (column_factor, factor) = column_factor(self.listing, self.module, columns)?;
         let name = "comfyui nvfp4, blocks of 16".to_owned();
         let format = self.plain(name, Codes::E2m1(FirstNibble::High), shape, grid);
         let parts = [scale.id, global.id].into_iter().chain(factor).collect();
-        let global = Some(GlobalScale::Multiplies(Numbers::new(global, "global scale")?));
+        let global = Some(GlobalScale::Multiplies(FloatPart::new(global, "global scale")?));
         let is_preset = column_factor.is_none();
         let format = Scaled { global, column_factor, parts, ..format };
         Ok(self.tensor(self.recorded(format, Preset::Nvfp4ComfyUi, is_preset)))

@@ -2,10 +2,10 @@
 //! ModelOpt, Mistral and DeepSeek-V4; and FP8 without scales.
 
 use crate::checkpoint::packed::comfyui_markers::FILE_MARKER;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::foreign::scales_other_codes;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, PartTensor, module_of, shape};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::{WeightScheme, configured_dtype};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, Scaled};
@@ -46,7 +46,7 @@ impl Division {
         }
     }
 
-    fn grid(&self, numbers: Numbers, shape: &Shape) -> ScaleGrid {
+    fn grid(&self, numbers: FloatPart, shape: &Shape) -> ScaleGrid {
         match *self {
             Division::Tensor => ScaleGrid::of_tensor(numbers, shape),
             Division::Matrices => ScaleGrid::of_matrices(numbers, shape),
@@ -193,8 +193,8 @@ fn scaled(
         scheme.typed("float", 8)?;
     }
     let numbers = match scale.dtype() {
-        DType::U8 if exponents_expected(listing, &scheme) => Numbers::exponents(scale, "scales")?,
-        _ => Numbers::new(scale, "scales")?,
+        DType::U8 if exponents_expected(listing, &scheme) => FloatPart::exponents(scale, "scales")?,
+        _ => FloatPart::new(scale, "scales")?,
     };
     if scheme.format.as_deref() == Some("mxfp8-quantized") {
         scale.typed("scales", &[DType::U8, DType::F8E8M0])?;
@@ -397,7 +397,7 @@ pub(super) fn deepseek_experts(listing: &Listing, values: PartTensor) -> Option<
         let columns = bytes.checked_mul(2).ok_or("its rows are too long")?;
         scale.shaped("scales", &[rows, columns.div_ceil(32)])?;
         let shape = shape(vec![rows, columns])?;
-        let grid = ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, 32);
+        let grid = ScaleGrid::of_blocks(FloatPart::new(scale, "scales")?, &shape, 1, 32);
         let format = Scaled {
             name: "deepseek fp4, groups of 32".to_owned(),
             values: values.id,

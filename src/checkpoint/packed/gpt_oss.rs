@@ -1,9 +1,9 @@
 //! gpt-oss: MXFP4 experts in `_blocks` and `_scales`.
 
 use crate::checkpoint::error::Result;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, product, shape};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::quant_config::configured_dtype;
 use crate::checkpoint::packed::runs::{floats, runs, take};
 use crate::checkpoint::stored::StoredId;
@@ -23,7 +23,7 @@ const BLOCK_COLUMNS: u64 = 32;
 #[derive(Debug)]
 struct Mxfp4 {
     values: StoredId,
-    scales: Numbers,
+    scales: FloatPart,
     shape: Shape,
     original: FloatType,
 }
@@ -49,7 +49,7 @@ pub(super) fn recognize(listing: &Listing, values: PartTensor) -> Option<PackedT
         let shape = shape(vec![experts, product(blocks, BLOCK_COLUMNS)?, out])?;
         let format = Mxfp4 {
             values: values.id,
-            scales: Numbers::exponents(scale, "scales")?,
+            scales: FloatPart::exponents(scale, "scales")?,
             shape: shape.clone(),
             original: configured_dtype(listing).unwrap_or(FloatType::BF16),
         };

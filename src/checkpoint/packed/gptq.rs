@@ -4,9 +4,9 @@
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::in_words;
+use crate::checkpoint::packed::float_part::{FloatPart, indices};
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, required, shape};
-use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
@@ -19,7 +19,7 @@ use std::ops::Range;
 struct Gptq {
     values: StoredId,
     zeros: StoredId,
-    scales: Numbers,
+    scales: FloatPart,
     order: Option<StoredId>,
     bits: u32,
     group: u64,
@@ -144,7 +144,7 @@ fn decoded(
     let format = Gptq {
         values: values.id,
         zeros: zeros.id,
-        scales: Numbers::new(scale, "scales")?,
+        scales: FloatPart::new(scale, "scales")?,
         order: order.map(|part| part.id),
         bits: bits as u32,
         group,

@@ -4,10 +4,10 @@
 use crate::checkpoint::config::QUANTIZATION_KEYS;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, product, required, shape};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
@@ -141,7 +141,7 @@ fn decoded(
     if [scale, bias].iter().any(|part| part.dtype().float().is_none()) {
         return Err("its scales and biases are not floats".into());
     }
-    let scale_numbers = Numbers::new(scale, "scales")?;
+    let scale_numbers = FloatPart::new(scale, "scales")?;
     let name = values.stored.name.as_str();
     let recorded = listing.recorded_type(values, name);
     // quantscope writes symmetric int8 and int4 and records the original types.
@@ -174,7 +174,7 @@ fn decoded(
         bits: parameters.bits as u32,
         group: parameters.group,
         scales: scale_numbers,
-        biases: Numbers::new(bias, "biases")?,
+        biases: FloatPart::new(bias, "biases")?,
         shape: shape.clone(),
         original: recorded.unwrap_or_else(|| listing.original(scale.dtype())),
     };
@@ -193,8 +193,8 @@ fn floats_of(
     scale.typed("scales", &[DType::U8])?;
     let mode = parameters.mode;
     let numbers = match mode {
-        MlxMode::Nvfp4 => Numbers::bytes_of(scale, "scales", DType::F8E4M3)?,
-        _ => Numbers::exponents(scale, "scales")?,
+        MlxMode::Nvfp4 => FloatPart::bytes_of(scale, "scales", DType::F8E4M3)?,
+        _ => FloatPart::exponents(scale, "scales")?,
     };
     let e4m3 = value_table(&DType::F8E4M3).ok_or("it does not hold 8-bit floats")?;
     let mut parts = vec![scale.id];
@@ -208,7 +208,7 @@ fn floats_of(
                 part.shaped("global scale", &[matrices])?;
             }
             parts.push(part.id);
-            let numbers = Numbers::new(part, "global scale")?;
+            let numbers = FloatPart::new(part, "global scale")?;
             Some(GlobalScale::MultipliesMatrix(numbers, GLOBAL_DIVISOR))
         }
         (Some(_), _) => return Err("it has a global scale that config.json does not name".into()),
@@ -335,8 +335,8 @@ struct Affine {
     row_bytes: u64,
     bits: u32,
     group: u64,
-    scales: Numbers,
-    biases: Numbers,
+    scales: FloatPart,
+    biases: FloatPart,
     shape: Shape,
     original: FloatType,
 }

@@ -1,9 +1,9 @@
 //! ModelOpt: NVFP4 and signed 4-bit integers, including the `pre_quant_scale` of AWQ and
 //! SmoothQuant. Its FP8 formats are in `fp8`.
 
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, PartTensor, product, shape};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, FirstNibble, GlobalScale, Scaled};
 use crate::checkpoint::stored::StoredId;
@@ -64,8 +64,13 @@ fn nvfp4(
         },
         values: values.id,
         codes: Codes::E2m1(FirstNibble::Low),
-        scales: Some(ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, NVFP4_GROUP)),
-        global: Some(GlobalScale::Multiplies(Numbers::new(global, "global scale")?)),
+        scales: Some(ScaleGrid::of_blocks(
+            FloatPart::new(scale, "scales")?,
+            &shape,
+            1,
+            NVFP4_GROUP,
+        )),
+        global: Some(GlobalScale::Multiplies(FloatPart::new(global, "global scale")?)),
         column_factor,
         rotation: None,
         through_bf16: false,
@@ -109,7 +114,7 @@ fn int4(
         name: format!("modelopt int4, groups of {group}"),
         values: values.id,
         codes: Codes::SignedRowPairs,
-        scales: Some(ScaleGrid::of_blocks(Numbers::new(scale, "scales")?, &shape, 1, group)),
+        scales: Some(ScaleGrid::of_blocks(FloatPart::new(scale, "scales")?, &shape, 1, group)),
         global: None,
         column_factor,
         rotation: None,
@@ -143,7 +148,7 @@ pub(super) fn column_factor(
     listing: &Listing,
     module: &str,
     columns: u64,
-) -> Result<(Option<Numbers>, Option<StoredId>), String> {
+) -> Result<(Option<FloatPart>, Option<StoredId>), String> {
     let Some(part) = listing.get(&format!("{module}.pre_quant_scale")) else {
         return Ok((None, None));
     };
@@ -151,5 +156,5 @@ pub(super) fn column_factor(
     if part.dtype().float().is_none() {
         return Err(format!("its pre_quant_scale is {}, expected floats", part.dtype()));
     }
-    Ok((Some(Numbers::new(part, "pre_quant_scale")?), Some(part.id)))
+    Ok((Some(FloatPart::new(part, "pre_quant_scale")?), Some(part.id)))
 }

@@ -3,9 +3,9 @@
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::{Packing, packed_rows};
+use crate::checkpoint::packed::float_part::{FloatPart, indices};
 use crate::checkpoint::packed::format::PackedFormat;
 use crate::checkpoint::packed::listing::PartTensor;
-use crate::checkpoint::packed::numbers::{Numbers, indices};
 use crate::checkpoint::packed::quant_config::WeightScheme;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::stored::StoredId;
@@ -144,7 +144,7 @@ pub(super) struct PackedIntegers {
     pub signed: bool,
     pub shape: Shape,
     pub division: Division,
-    pub scales: Numbers,
+    pub scales: FloatPart,
     pub zeros: Option<Zeros>,
     pub order: Option<StoredId>,
     pub original: FloatType,

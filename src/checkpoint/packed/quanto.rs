@@ -1,9 +1,9 @@
 //! optimum-quanto: `m.weight._data` multiplied by `m.weight._scale`.
 
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, required};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::packed::scaled::{Codes, Scaled};
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
@@ -48,7 +48,7 @@ fn decoded(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTe
         if shape.rank() != 2 && !per_tensor {
             return Err("it has scales per channel, expected two dimensions".into());
         }
-        let numbers = Numbers::new(scale, "scales")?;
+        let numbers = FloatPart::new(scale, "scales")?;
         let grid = if per_tensor {
             ScaleGrid::of_tensor(numbers, &shape)
         } else {

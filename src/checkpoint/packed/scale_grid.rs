@@ -1,7 +1,7 @@
 //! Scales that form a grid over a tensor's matrices.
 
 use crate::checkpoint::error::Result;
-use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::stored::StoredId;
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::quantization::scale_tiles;
@@ -11,7 +11,7 @@ use std::ops::Range;
 /// A grid of scales over each matrix of a tensor.
 #[derive(Clone, Debug)]
 pub(super) struct ScaleGrid {
-    numbers: Numbers,
+    numbers: FloatPart,
     /// Rows of one matrix. Each matrix of a stack has its own grid.
     matrix: u64,
     /// Rows and columns that share a scale; blocks at the edges may have fewer.
@@ -42,37 +42,42 @@ pub(super) fn matrix_rows(shape: &Shape) -> u64 {
 
 impl ScaleGrid {
     /// Creates a grid with one scale for the whole tensor.
-    pub(super) fn of_tensor(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+    pub(super) fn of_tensor(numbers: FloatPart, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, all_rows(shape), all_rows(shape), shape.row_len(), shape)
     }
 
     /// Creates a grid with one scale per matrix of a stack.
-    pub(super) fn of_matrices(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+    pub(super) fn of_matrices(numbers: FloatPart, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), matrix_rows(shape), shape.row_len(), shape)
     }
 
     /// Creates a grid with one scale per row.
-    pub(super) fn of_rows(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+    pub(super) fn of_rows(numbers: FloatPart, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), 1, shape.row_len(), shape)
     }
 
     /// Creates a grid with one scale per column of each matrix.
-    pub(super) fn of_columns(numbers: Numbers, shape: &Shape) -> ScaleGrid {
+    pub(super) fn of_columns(numbers: FloatPart, shape: &Shape) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), matrix_rows(shape), 1, shape)
     }
 
     /// Creates a grid with one scale per block of `rows` and `columns` of each matrix.
-    pub(super) fn of_blocks(numbers: Numbers, shape: &Shape, rows: u64, columns: u64) -> ScaleGrid {
+    pub(super) fn of_blocks(
+        numbers: FloatPart,
+        shape: &Shape,
+        rows: u64,
+        columns: u64,
+    ) -> ScaleGrid {
         ScaleGrid::new(numbers, matrix_rows(shape), rows, columns, shape)
     }
 
     /// Creates a grid with one scale per run of `columns` of each row, stored in tiles.
-    pub(super) fn of_tiled_groups(numbers: Numbers, shape: &Shape, columns: u64) -> ScaleGrid {
+    pub(super) fn of_tiled_groups(numbers: FloatPart, shape: &Shape, columns: u64) -> ScaleGrid {
         let grid = ScaleGrid::new(numbers, all_rows(shape), 1, columns, shape);
         ScaleGrid { order: StorageOrder::Tiled, ..grid }
     }
 
-    fn new(numbers: Numbers, matrix: u64, rows: u64, columns: u64, shape: &Shape) -> ScaleGrid {
+    fn new(numbers: FloatPart, matrix: u64, rows: u64, columns: u64, shape: &Shape) -> ScaleGrid {
         let columns = columns.max(1);
         let across = shape.row_len().div_ceil(columns);
         ScaleGrid {

@@ -3,8 +3,9 @@
 
 use crate::checkpoint::error::Result;
 use crate::checkpoint::packed::bit_packing::Packing;
-use crate::checkpoint::packed::format::PackedFormat;
-use crate::checkpoint::packed::numbers::Numbers;
+use crate::checkpoint::packed::float_part::FloatPart;
+use crate::checkpoint::packed::format::{PackedFormat, PackedTensor};
+use crate::checkpoint::packed::listing::PartTensor;
 use crate::checkpoint::packed::runs::{columns_of, floats, runs, take};
 use crate::checkpoint::packed::scale_grid::ScaleGrid;
 use crate::checkpoint::stored::StoredId;
@@ -25,7 +26,7 @@ pub(super) struct Scaled {
     pub scales: Option<ScaleGrid>,
     pub global: Option<GlobalScale>,
     /// One factor per column, such as ModelOpt's `pre_quant_scale`.
-    pub column_factor: Option<Numbers>,
+    pub column_factor: Option<FloatPart>,
     pub rotation: Option<Rotation>,
     /// Whether the products are rounded to BF16, as the software that defines the format does.
     pub through_bf16: bool,
@@ -64,10 +65,10 @@ pub(super) enum FirstNibble {
 /// A number that modifies all scales before they are applied to the codes.
 #[derive(Clone, Debug)]
 pub(super) enum GlobalScale {
-    Divides(Numbers),
-    Multiplies(Numbers),
+    Divides(FloatPart),
+    Multiplies(FloatPart),
     /// One number per matrix of a stack, divided by a constant; multiplies the scale.
-    MultipliesMatrix(Numbers, f32),
+    MultipliesMatrix(FloatPart, f32),
 }
 
 /// A Hadamard rotation of each run of `size` columns. It is its own inverse.
@@ -75,6 +76,31 @@ pub(super) enum GlobalScale {
 pub(super) struct Rotation {
     /// A power of 4.
     pub size: u64,
+}
+
+/// Returns a tensor of I8 values with scales only.
+pub(super) fn signed_bytes(
+    values: PartTensor,
+    name: String,
+    scales: ScaleGrid,
+    original: FloatType,
+) -> PackedTensor {
+    let shape = values.stored.shape.clone();
+    let format = Scaled {
+        name,
+        values: values.id,
+        codes: Codes::SignedBytes,
+        parts: vec![scales.id()],
+        scales: Some(scales),
+        global: None,
+        column_factor: None,
+        rotation: None,
+        through_bf16: false,
+        preset: None,
+        shape: shape.clone(),
+        original,
+    };
+    PackedTensor::new(&values.stored.name, shape, format)
 }
 
 impl Codes {

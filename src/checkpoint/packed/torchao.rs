@@ -4,10 +4,10 @@
 
 use crate::checkpoint::config::float_type;
 use crate::checkpoint::packed::bit_packing::Packing;
+use crate::checkpoint::packed::float_part::FloatPart;
 use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::int8::{Int8, Int8Values};
 use crate::checkpoint::packed::listing::{Listing, PartTensor, required};
-use crate::checkpoint::packed::numbers::Numbers;
 use crate::checkpoint::packed::packed_integers::{Division, PackedIntegers, Zeros};
 use crate::tensor::{DType, FloatType};
 use serde_json::Value;
@@ -83,7 +83,7 @@ fn decoded(
             signed: true,
             shape: shape.clone(),
             division,
-            scales: Numbers::new(scale, "scales")?,
+            scales: FloatPart::new(scale, "scales")?,
             zeros: Some(Zeros::Bytes(zeros.id)),
             order: None,
             original,

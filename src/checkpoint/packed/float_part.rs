@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 /// A stored tensor that is read as F32.
 #[derive(Clone, Debug)]
-pub(super) struct Numbers {
+pub(super) struct FloatPart {
     pub id: StoredId,
     kind: NumberType,
 }
@@ -22,9 +22,9 @@ enum NumberType {
     Small(&'static ValueTable),
 }
 
-impl Numbers {
+impl FloatPart {
     /// Wraps a part; an error if it does not hold floats.
-    pub(super) fn new(part: PartTensor, what: &str) -> Result<Numbers, String> {
+    pub(super) fn new(part: PartTensor, what: &str) -> Result<FloatPart, String> {
         let Stored { name, dtype, .. } = part.stored;
         let kind = match (dtype.float(), value_table(dtype)) {
             (Some(float), _) => NumberType::Float(float),
@@ -34,30 +34,34 @@ impl Numbers {
                 return Err(format!("its {what} '{name}' are {dtype}, expected floats"));
             }
         };
-        Ok(Numbers { id: part.id, kind })
+        Ok(FloatPart { id: part.id, kind })
     }
 
     /// Wraps exponents of two with bias 127.
-    pub(super) fn exponents(part: PartTensor, what: &str) -> Result<Numbers, String> {
-        Numbers::bytes_of(part, what, DType::F8E8M0)
+    pub(super) fn exponents(part: PartTensor, what: &str) -> Result<FloatPart, String> {
+        FloatPart::bytes_of(part, what, DType::F8E8M0)
     }
 
     /// Wraps exponents of two with bias 127, where exponent 0 means the number 0.
-    pub(super) fn exponents_or_zero(part: PartTensor, what: &str) -> Result<Numbers, String> {
+    pub(super) fn exponents_or_zero(part: PartTensor, what: &str) -> Result<FloatPart, String> {
         static TABLE: LazyLock<ValueTable> = LazyLock::new(|| {
             let exponents = value_table(&DType::F8E8M0);
             let value = |code: usize| exponents.map_or(f32::NAN, |table| table[code]);
             std::array::from_fn(|code| if code == 0 { 0.0 } else { value(code) })
         });
         part.typed(what, &[DType::U8, DType::F8E8M0])?;
-        Ok(Numbers { id: part.id, kind: NumberType::Small(&TABLE) })
+        Ok(FloatPart { id: part.id, kind: NumberType::Small(&TABLE) })
     }
 
     /// Wraps numbers of an 8-bit float type, stored as that type or as U8.
-    pub(super) fn bytes_of(part: PartTensor, what: &str, dtype: DType) -> Result<Numbers, String> {
+    pub(super) fn bytes_of(
+        part: PartTensor,
+        what: &str,
+        dtype: DType,
+    ) -> Result<FloatPart, String> {
         part.typed(what, &[dtype.clone(), DType::U8])?;
         let table = value_table(&dtype).ok_or_else(|| format!("its {what} have no values"))?;
-        Ok(Numbers { id: part.id, kind: NumberType::Small(table) })
+        Ok(FloatPart { id: part.id, kind: NumberType::Small(table) })
     }
 
     /// Size of one number in bytes.
