@@ -24,7 +24,8 @@ over all other axes.
 weights do not contain. It returns no metadata for a model without convolutions.
 
 Experts that transformers 5 keeps in one parameter per layer are recorded one by one, under
-their names in the checkpoint.
+their names in the checkpoint, if the checkpoint stores one tensor per expert. Experts that it
+stores in one tensor too are not recorded.
 
 A sample has the arguments of one call of the model: a tensor, a tuple of positional
 arguments, or a dict of keyword arguments (as a Hugging Face tokenizer returns).

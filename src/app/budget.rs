@@ -352,7 +352,7 @@ fn choices(
     let metrics = model.measurement(id).metrics()?;
     let mut choices = vec![Choice::kept(tensor)];
     let mut measured = false;
-    let container = model.plan().target.container();
+    let container = model.container();
     let allowed = || schemes.iter().filter(|(_, allowed)| *allowed);
     for &(scheme, _) in allowed() {
         if model.scheme_obstacle(id, scheme).is_some() {
@@ -386,7 +386,7 @@ fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
         Cost::Error { noise_share, .. } => {
             let tensor = model.checkpoint.tensor(id);
             let share = share(model, id, quantizer).unwrap_or(*noise_share);
-            let container = plan.target.container();
+            let container = plan.target.container_from(model.checkpoint.format());
             Some(Choice::quantized(tensor, container, quantizer, share).error)
         }
         Cost::Impossible(_) => None,

@@ -18,7 +18,8 @@ use crate::plan::Plan;
 use crate::plan::rules::TargetRules;
 use crate::plan::target::{Loader, Target};
 use crate::quantization::{
-    Analysis, AnalysisSpec, Outcome, QuantizationScheme, Quantizer, SharedAbsmax, ValueHistogram,
+    Analysis, AnalysisSpec, Outcome, QuantizationScheme, Quantizer, ScaleStorage, SharedAbsmax,
+    ValueHistogram,
 };
 use crate::report::Format;
 use crate::tensor::TensorId;
@@ -83,8 +84,12 @@ pub enum Event {
     SchemesCompared(TensorId, Result<Vec<Outcome>, String>),
     /// The channels of a tensor, or why they could not be read.
     Channels(channels::Request, Result<Vec<channels::Channel>, String>),
-    /// The error of a mark's own quantizer was measured, or could not be.
-    MarkMeasured { tensor: TensorId, found: Result<Analysis, ReadError> },
+    /// The error of a mark's own quantizer was measured with scales stored so, or could not be.
+    MarkMeasured {
+        tensor: TensorId,
+        scale_storage: ScaleStorage,
+        found: Result<Analysis, ReadError>,
+    },
     /// The models that can be opened: recently opened ones, and those that were found.
     ModelsFound(Vec<ModelChoice>),
     /// Why another model did not open.
@@ -162,8 +167,8 @@ pub enum Effect {
     CompareSchemes(TensorId, AnalysisSpec),
     /// Measure every output channel. Replaces a measurement that is running.
     ReadChannels(channels::Request),
-    /// Measure the error of each of these marks.
-    MeasureMarks(Vec<(TensorId, Quantizer)>),
+    /// Measure the error of each of these marks with scales stored so.
+    MeasureMarks(Vec<(TensorId, Quantizer)>, ScaleStorage),
     /// Search for models to open.
     FindModels,
     /// Open another model in place of this one.

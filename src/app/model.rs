@@ -147,10 +147,17 @@ impl Model {
         &self.rules
     }
 
-    /// The type that the target's format stores scales in, which errors depend on. F32 if that is
-    /// the type of the elements.
+    /// The format that sizes and errors are for: the target's, or without a target that of the
+    /// usual output.
+    pub fn container(&self) -> Container {
+        self.plan.target.container_from(self.checkpoint.format())
+    }
+
+    /// The type that the format stores scales in, which errors depend on. F32 if that is the
+    /// type of the elements.
     pub fn scale_storage(&self) -> ScaleStorage {
-        match self.rules.target().container().scale_storage() {
+        let container = self.rules.target().container_from(self.checkpoint.format());
+        match container.scale_storage() {
             ScaleStorage::ElementType if !self.has_half_floats => ScaleStorage::F32,
             storage => storage,
         }
@@ -173,7 +180,7 @@ impl Model {
 
     /// Bytes of a tensor in a scheme, as the target stores it.
     pub fn bytes(&self, id: TensorId, scheme: QuantizationScheme) -> u64 {
-        self.plan.target.container().bytes(scheme, self.checkpoint.tensor(id))
+        self.container().bytes(scheme, self.checkpoint.tensor(id))
     }
 
     /// Why a tensor cannot have a scheme in the target's format, if it cannot.
@@ -237,7 +244,7 @@ impl Model {
 
     /// Why no block type of GGUF divides the rows of a float tensor, if none does.
     fn undivided(&self, id: TensorId) -> Option<Reason> {
-        let container = self.rules.target().container();
+        let container = self.rules.target().container_from(self.checkpoint.format());
         let shape = &self.checkpoint.tensor(id).shape;
         let obstructed = |scheme| container.scheme_obstacle(scheme, shape).is_some();
         let undivided = container == Container::Gguf

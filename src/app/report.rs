@@ -16,7 +16,7 @@ impl App {
             quantizer: model.quantizer(),
             rounding: model.plan().rounding,
             thresholds: model.thresholds,
-            container: model.plan().target.container(),
+            container: model.container(),
             has_outputs: model.outputs.is_some(),
             rows: self.table.shown().map(|id| self.reported(id)).collect(),
             plan: (model.plan().iter().next().is_some())

@@ -89,7 +89,8 @@ pub struct App {
     pub(super) postponed: bool,
     /// Progress of the output measurements, while they run.
     pub measuring_outputs: Option<Meter>,
-    /// Captured activations to open when the inspector starts.
+    /// Captured activations: those to open when the inspector starts, later those that were
+    /// opened last.
     pub activations: Vec<PathBuf>,
     /// Whether the user changed the columns of the settings.
     pub(super) own_columns: bool,

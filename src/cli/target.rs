@@ -40,7 +40,8 @@ pub(super) struct MeasuredForArgs {
     /// and only what it can load is quantizable. The default scheme is that of its format
     #[arg(long = "for", value_name = "LOADER", value_delimiter = ',', value_parser = loader())]
     loaders: Vec<Loader>,
-    /// The format that figures and sizes are for; if not given, that of --for, else safetensors
+    /// The format that figures and sizes are for; if not given, that of --for, else safetensors,
+    /// and GGUF for a GGUF
     #[arg(long, value_name = "FORMAT", value_parser = format())]
     format: Option<FormatName>,
 }
@@ -62,11 +63,16 @@ impl MeasuredForArgs {
     ) -> Result<MeasuredFor, Error> {
         let refuse = |why: TargetError| unfit(checkpoint, why);
         let named = schemes.first().copied().or(scheme.given());
-        if !self.is_given() {
-            let scheme = named.unwrap_or_else(|| scheme.scheme(checkpoint));
-            return Ok(MeasuredFor { rules: TargetRules::default(), scheme });
-        }
         let mut target = Target::for_loaders(&self.loaders, checkpoint.format()).map_err(refuse)?;
+        if !self.is_given() {
+            let container = target.container_from(checkpoint.format());
+            let holds_all = named.iter().chain(schemes).all(|&scheme| container.can_store(scheme));
+            if container != Container::Gguf || !holds_all {
+                let scheme = named.unwrap_or_else(|| scheme.scheme(checkpoint));
+                return Ok(MeasuredFor { rules: TargetRules::default(), scheme });
+            }
+            target = Target::format(container);
+        }
         if let Some(format) = self.format {
             target = target.with_format(format.container).map_err(refuse)?;
         }

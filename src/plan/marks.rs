@@ -7,7 +7,7 @@ use crate::plan::inputs::InputQuantization;
 use crate::plan::target::Target;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
-use crate::tensor::{FloatType, TensorId, TensorInfo};
+use crate::tensor::{FloatType, TensorId};
 
 /// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,8 +89,9 @@ impl Plan {
     }
 
     /// Bytes of a marked tensor in the target's format, the scale of its inputs included.
-    fn bytes_of(&self, tensor: &TensorInfo, quantizer: Quantizer, id: TensorId) -> u64 {
-        let container = self.target.container();
+    fn bytes_of(&self, checkpoint: &Checkpoint, id: TensorId, quantizer: Quantizer) -> u64 {
+        let tensor = checkpoint.tensor(id);
+        let container = self.target.container_from(checkpoint.format());
         let float = tensor.dtype.float().unwrap_or(FloatType::F32);
         let input = match self.inputs.scale(id) {
             Some(_) => container.scale_storage().scale_bytes(float),
@@ -112,7 +113,7 @@ impl Plan {
             let tensor = checkpoint.tensor(id);
             after = after
                 .saturating_sub(tensor.bytes)
-                .saturating_add(self.bytes_of(tensor, quantizer, id));
+                .saturating_add(self.bytes_of(checkpoint, id, quantizer));
         }
         Totals { marked: self.len(), before, after }
     }

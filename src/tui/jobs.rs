@@ -2,6 +2,7 @@
 
 use crate::app::{Event, Meter, outputs};
 use crate::job::{Job, JobEvent, Progress, save, scan};
+use crate::quantization::ScaleStorage;
 use crate::tui::query::{Query, QueryKind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,12 @@ pub(super) struct RunningCalibration {
     pub(super) scan: Timed<scan::Finding>,
 }
 
+/// A scan that measures the error of single marks.
+pub(super) struct RunningMarks {
+    pub(super) scale_storage: ScaleStorage,
+    pub(super) scan: Job<scan::Finding>,
+}
+
 /// The save that is running.
 pub(super) struct RunningSave {
     /// The output path as the user typed it.
@@ -48,8 +55,7 @@ pub(super) struct Jobs {
     pub(super) calibration: Option<RunningCalibration>,
     pub(super) save: Option<RunningSave>,
     pub(super) queries: Vec<TimedQuery>,
-    /// Scans that measure the error of single marks.
-    pub(super) mark_errors: Vec<Job<scan::Finding>>,
+    pub(super) mark_errors: Vec<RunningMarks>,
     pub(super) outputs: Option<Timed<outputs::OutputsEvent>>,
 }
 
@@ -147,11 +153,12 @@ impl Jobs {
     }
 
     fn poll_mark_errors(&mut self, polled: &mut Polled) {
-        self.mark_errors.retain_mut(|job| {
+        self.mark_errors.retain_mut(|RunningMarks { scale_storage, scan }| {
+            let scale_storage = *scale_storage;
             loop {
-                match job.poll() {
+                match scan.poll() {
                     JobEvent::Finding((tensor, found)) => {
-                        polled.events.push(Event::MarkMeasured { tensor, found });
+                        polled.events.push(Event::MarkMeasured { tensor, scale_storage, found });
                         polled.job_ended = true;
                     }
                     JobEvent::Nothing => return true,

@@ -8,12 +8,12 @@ use crate::job::{Executor, PendingJob, channels, clip, duplicates, element_windo
 use crate::plan::rules::TargetRules;
 use crate::plan::target::Loader;
 use crate::plan::{default_calibration, recipe};
-use crate::quantization::{Analysis, AnalysisSpec, Quantizer};
+use crate::quantization::{Analysis, AnalysisSpec, Quantizer, ScaleStorage};
 use crate::report::Format;
 use crate::tensor::TensorId;
 use crate::tui::completion::complete;
 use crate::tui::files::{preview_save, resolve, write_recipe, write_report};
-use crate::tui::jobs::{Jobs, RunningCalibration, RunningSave, Timed, TimedQuery};
+use crate::tui::jobs::{Jobs, RunningCalibration, RunningMarks, RunningSave, Timed, TimedQuery};
 use crate::tui::log::Log;
 use crate::tui::measurements::{
     calibration_spec, compare, group_by_quantizer, histogram_spec, measure_outputs,
@@ -218,7 +218,7 @@ impl<S: Screen, E: Executor> Runner<S, E> {
             Effect::CompareSchemes(tensor, spec) => self.compare_schemes(tensor, spec)?,
             Effect::ReadChannels(request) => self.read_channels(request)?,
             Effect::FindDuplicates(candidates) => self.find_duplicates(candidates)?,
-            Effect::MeasureMarks(marks) => self.measure_marks(marks),
+            Effect::MeasureMarks(marks, storage) => self.measure_marks(marks, storage),
             Effect::CheckSaved(out, loaders) => self.check_saved(out, loaders)?,
             Effect::FindModels => self.find_models()?,
             Effect::OpenModel(path) => self.open_model(&path)?,
@@ -403,16 +403,15 @@ impl<S: Screen, E: Executor> Runner<S, E> {
         }
     }
 
-    fn measure_marks(&mut self, marks: Vec<(TensorId, Quantizer)>) {
+    fn measure_marks(&mut self, marks: Vec<(TensorId, Quantizer)>, scale_storage: ScaleStorage) {
         for (quantizer, tensors) in group_by_quantizer(marks) {
-            let model = &self.app.model;
-            let spec = AnalysisSpec {
-                scale_storage: model.scale_storage(),
-                ..AnalysisSpec::errors(vec![quantizer], model.plan().rounding)
-            };
+            let rounding = self.app.model.plan().rounding;
+            let spec =
+                AnalysisSpec { scale_storage, ..AnalysisSpec::errors(vec![quantizer], rounding) };
             let job = self.scan(tensors, spec);
             let started = self.begin(job);
-            self.jobs.mark_errors.extend(started.map(|timed| timed.job).ok());
+            let marks = started.map(|timed| RunningMarks { scale_storage, scan: timed.job });
+            self.jobs.mark_errors.extend(marks.ok());
         }
     }
 

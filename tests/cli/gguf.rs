@@ -56,6 +56,35 @@ fn an_output_that_ends_in_gguf_is_gguf() {
     assert!(found.contains(&q8), "{found:?}");
 }
 
+/// Figures, sizes and reasons without a target are those of the GGUF that is written.
+#[test]
+fn a_gguf_is_measured_as_it_is_saved() {
+    let source = data("gguf/synth-a32.gguf");
+    for command in [&["inspect"][..], &["analyze", "--no-cache"], &["inspect", "--csv"]] {
+        let plain = stdout(&[command, &[&source]].concat());
+        for target in [["--for", "llama.cpp"], ["--format", "gguf"]] {
+            assert_eq!(plain, stdout(&[command, &[&source], &target].concat()));
+        }
+        let per_tensor = [command, &[&source, "--scheme", "per-tensor"]].concat();
+        let safetensors = [&per_tensor[..], &["--format", "safetensors"]].concat();
+        assert_eq!(stdout(&per_tensor), stdout(&safetensors), "GGUF has no scales per tensor");
+    }
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("out.gguf");
+    let receipt = json(&["quantize", &source, "-o", out.to_str().expect("text")]);
+    let analysis = json(&["analyze", &source, "--no-cache"]);
+    let saved = receipt["quantized"].as_array().expect("a list");
+    assert!(!saved.is_empty());
+    for saved in saved {
+        let mut shown = analysis["tensors"].as_array().expect("a list").iter();
+        let shown = shown.find(|shown| shown["name"] == saved["name"]).expect("measured");
+        let [saved, shown] = [&saved["sqnr_db"], &shown["quantization"]["sqnr_db"]]
+            .map(|figure| figure.as_f64().expect("a figure"));
+        // ggml rounds elements by the scale before it becomes F16.
+        assert!((saved - shown).abs() < 0.01, "{shown} dB shown, {saved} dB saved");
+    }
+}
+
 #[test]
 fn a_mix_is_compared_with_the_curve() {
     let source = data("gguf/synth-a32.gguf");

@@ -1,12 +1,16 @@
 //! The target: choosing loaders, the tensors they leave float, and the changes of marks.
 
+use crate::support::checkpoint::{weights, write};
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA, in_repository, scan_of};
-use quantscope::app::Tab;
+use quantscope::activations::ActivationMode;
 use quantscope::app::overlay::Overlay;
+use quantscope::app::{Event, Tab};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::LoadCheck;
 use quantscope::plan::target::{Container, LinearScheme, Loader, Target};
-use quantscope::quantization::{AnalysisSpec, Preset, QuantizationScheme, Rounding, ScaleStorage};
+use quantscope::quantization::{
+    AnalysisSpec, Calibration, Preset, QuantizationScheme, Quantizer, Rounding, ScaleStorage,
+};
 
 /// Moves the cursor of the open list to a row.
 fn choose(driver: &mut Driver, name: &str) {
@@ -356,4 +360,72 @@ fn a_session_for_a_target_that_the_model_cannot_have_is_restored_without_it() {
     again.press("j");
     again.expect("no target");
     assert_eq!(again.app.model.plan().len(), marked);
+}
+
+/// A mark's error that was measured with the scales of the former target comes too late.
+#[test]
+fn errors_of_a_former_target_are_dropped() {
+    let mut driver = Driver::open(SHARDED);
+    let weight = "model.layers.0.mlp.up_proj.weight";
+    let id = driver.app.model.checkpoint.find(weight).expect("there");
+    choose_target(&mut driver, "vllm");
+    let quantizer = Quantizer {
+        calibration: Calibration::Percentile(99.9),
+        scheme: QuantizationScheme::PER_CHANNEL,
+    };
+    driver.app.model.mark_with(id, quantizer);
+    driver.press("j");
+    let shown = |driver: &Driver| {
+        let metrics = driver.app.model.measurement(id).metrics().expect("measured");
+        metrics.error_of(quantizer).expect("measured").sqnr_db
+    };
+    let with_bf16 = shown(&driver);
+    let late = |driver: &Driver, scale_storage: ScaleStorage| {
+        let spec = AnalysisSpec {
+            scale_storage,
+            ..AnalysisSpec::errors(vec![quantizer], Rounding::HalfEven)
+        };
+        let found = scan_of(&driver.app.model.checkpoint, vec![id], &spec).into_iter().next();
+        let (tensor, found) = found.expect("one tensor");
+        Event::MarkMeasured { tensor, scale_storage, found }
+    };
+    let event = late(&driver, ScaleStorage::F32);
+    driver.send(event);
+    assert_eq!(shown(&driver), with_bf16);
+    let event = late(&driver, ScaleStorage::ElementType);
+    driver.send(event);
+    assert_eq!(shown(&driver), with_bf16);
+}
+
+/// Another target while recorded inputs are being opened: all is measured with its scales.
+#[test]
+fn output_errors_follow_a_target_that_changes_meanwhile() {
+    let weight = "model.layers.0.mlp.up_proj.weight";
+    let mut expected = Driver::open(SHARDED);
+    let id = expected.app.model.checkpoint.find(weight).expect("there");
+    let columns = expected.app.model.checkpoint.tensor(id).shape.row_len();
+    let open = |driver: &mut Driver| {
+        let path = driver.path("inputs.safetensors");
+        write(&path, &[weights("model.layers.0.mlp.up_proj.input", &[8, columns])], &[]);
+        driver.press("A");
+        driver.type_text(path.to_str().expect("text"));
+        driver.press("Enter");
+    };
+    let ratio = |driver: &Driver| {
+        let quantizer = driver.app.model.default_quantizer(id, QuantizationScheme::PER_CHANNEL);
+        let outputs = driver.app.model.outputs.as_ref().expect("measured");
+        outputs.error(id, quantizer).and_then(|error| error.ratio(ActivationMode::Weights))
+    };
+    open(&mut expected);
+    let with_f32 = ratio(&expected);
+    choose_target(&mut expected, "vllm");
+    let with_bf16 = ratio(&expected);
+    assert!(with_bf16.is_some() && with_bf16 != with_f32);
+    let mut driver = Driver::open(SHARDED);
+    driver.hold();
+    open(&mut driver);
+    assert!(driver.app.model.outputs.is_none(), "the inputs are not open yet");
+    choose_target(&mut driver, "vllm");
+    driver.release();
+    assert_eq!(ratio(&driver), with_bf16);
 }

@@ -10,6 +10,7 @@ use quantscope::job::output::{Finding, Request, run};
 use quantscope::quantization::{
     Calibration, QuantizationScheme, Quantizer, Rounding, ScaleStorage,
 };
+use quantscope::tensor::TensorId;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -110,6 +111,50 @@ fn convolution_errors_equal_numpy() {
     }
 }
 
+/// The experts that transformers keeps in one parameter are recorded by their names in the file.
+/// `tests/data/activations/experts/make.py` finds their rows from the router.
+#[test]
+fn experts_have_the_inputs_that_the_router_gives_them() {
+    let [model, captures, rows] = ["model.safetensors", "inputs.safetensors", "expected.json"]
+        .map(|name| data(&format!("activations/experts/{name}")));
+    let found = json(&["analyze", &model, "--activations", &captures]);
+    let inputs = Checkpoint::open(Path::new(&captures)).expect("opens");
+    let expected: Value =
+        serde_json::from_str(&fs::read_to_string(rows).expect("kept")).expect("JSON");
+    let experts = expected.as_object().expect("experts");
+    assert_eq!(experts.len(), 4);
+    for (expert, expected) in experts {
+        for layer in ["gate_proj", "up_proj", "down_proj"] {
+            let output = &tensor(&found, &format!("{expert}.{layer}.weight"))["output"];
+            assert_eq!(output["basis"], "inputs", "{expert}.{layer}: {output}");
+            assert!(output["weights"]["db"].is_number(), "{expert}.{layer}: {output}");
+            let id = inputs.find(&format!("{expert}.{layer}.input")).expect("recorded");
+            assert_eq!(inputs.tensor(id).shape.dims()[0], expected["rows"].as_u64().expect("rows"));
+            // Those of the down projection are not the router's rows.
+            if layer != "down_proj" {
+                let wanted = expected["mean_square"].as_array().expect("figures");
+                assert_mean_squares(&inputs, id, wanted);
+            }
+        }
+    }
+}
+
+/// Asserts that the mean squares of a BF16 tensor's columns are these.
+fn assert_mean_squares(inputs: &Checkpoint, id: TensorId, wanted: &[Value]) {
+    let mut reader = inputs.reader();
+    let count = inputs.tensor(id).shape.elements();
+    let (_, bytes) = reader.elements(id, 0..count).expect("reads").expect("floats");
+    let bf16 = |raw: &[u8]| f32::from_bits(u32::from(u16::from_le_bytes([raw[0], raw[1]])) << 16);
+    let values: Vec<f64> = bytes.chunks_exact(2).map(|raw| bf16(raw).into()).collect();
+    let rows = (values.len() / wanted.len()) as f64;
+    for (feature, wanted) in wanted.iter().enumerate() {
+        let column = values.iter().skip(feature).step_by(16);
+        let mean = column.map(|x| x * x).sum::<f64>() / rows;
+        let wanted = wanted.as_f64().expect("a figure");
+        assert!((mean - wanted).abs() < 1e-9, "feature {feature}: {mean}, expected {wanted}");
+    }
+}
+
 #[test]
 fn summaries_give_the_diagonal_approximation_marked_as_such() {
     let (model, captures) =
@@ -130,7 +175,8 @@ fn importance_matrices_of_llama_cpp_are_read_in_both_forms() {
     let model = data("gguf/floats.gguf");
     for form in ["imatrix.gguf", "imatrix.dat"] {
         let captures = data(&format!("activations/{form}"));
-        let found = json(&["analyze", &model, "--activations", &captures]);
+        let per_tensor = ["--scheme", "per-tensor", "--activations", &captures];
+        let found = json(&[&["analyze", &model][..], &per_tensor].concat());
         agree(&found, &expected("imatrix", "per-tensor"), "diagonal");
     }
 }

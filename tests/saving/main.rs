@@ -8,6 +8,7 @@ mod check;
 mod comfyui;
 mod command_line;
 mod compressed_tensors;
+mod dequantized;
 mod error_compensation;
 mod gguf_files;
 mod library;

@@ -268,6 +268,50 @@ fn a_unit_that_a_loader_merges_is_not_split() {
 }
 
 /// The tensor of a unit with the lowest SQNR decides for the whole unit.
+/// What vLLM merges beside q/k/v and gate/up. Its version 0.32 has these names; the first Qwen is
+/// opened by versions up to 0.23.
+#[test]
+fn layers_that_vllm_merges_under_other_names_are_not_split() {
+    for (model_type, merged, others) in [
+        (
+            "qwen",
+            &["transformer.h.0.mlp.w1", "transformer.h.0.mlp.w2"][..],
+            "transformer.h.0.mlp.c_proj",
+        ),
+        (
+            "llama",
+            &["layers.0.feed_forward.w1", "layers.0.feed_forward.w3"],
+            "layers.0.feed_forward.w2",
+        ),
+        (
+            "qwen3_5_text",
+            &["model.layers.0.linear_attn.in_proj_qkv", "model.layers.0.linear_attn.in_proj_z"],
+            "model.layers.0.mlp.down_proj",
+        ),
+        (
+            "qwen3_5_text",
+            &["model.layers.0.linear_attn.in_proj_b", "model.layers.0.linear_attn.in_proj_a"],
+            "model.layers.0.mlp.down_proj",
+        ),
+        (
+            "exaone",
+            &["transformer.h.0.mlp.c_fc_0", "transformer.h.0.mlp.c_fc_1"],
+            "transformer.h.0.mlp.c_proj",
+        ),
+    ] {
+        let all = merged.iter().chain([&others]).map(|module| format!("{module}.weight"));
+        let tensors: Vec<Tensor> = all.map(|name| weights(&name, &[64, 64])).collect();
+        let model = Model::of(&tensors, &serde_json::json!({"model_type": model_type}));
+        let vllm = ["--for", "vllm", "--scheme", "W8A8"];
+        let one = format!("{}.weight", merged[0]);
+        let sentence = model.refused(&[&vllm[..], &["--include", &one]].concat());
+        assert_says(&sentence, &["vLLM 0.32", "into one layer"]);
+        let other = format!("{others}.weight");
+        let receipt = model.planned(&[&vllm[..], &["--include", &other]].concat());
+        assert_eq!(names(&receipt), [other]);
+    }
+}
+
 #[test]
 fn a_unit_keeps_a_ratio_as_a_whole() {
     let layer = |name: &str| format!("model.layers.0.{name}_proj.weight");

@@ -142,7 +142,7 @@ impl App {
             return;
         }
         self.measuring.extend(left.iter().copied());
-        effects.push(Effect::MeasureMarks(left));
+        effects.push(Effect::MeasureMarks(left, self.model.scale_storage()));
     }
 
     /// Records that a mark's error was measured, or could not be.

@@ -52,7 +52,15 @@ pub fn update(app: &mut App, event: Event) -> Effects {
                 }
             }
         }
+        Event::MarkMeasured { tensor, scale_storage, found }
+            if scale_storage == app.model.scale_storage() =>
+        {
+            app.model.record_analysis(tensor, found);
+            app.measured(tensor);
+        }
+        // Outdated: measured in a former calibration, or with the scales of a former target.
         Event::Analyzed { .. }
+        | Event::MarkMeasured { .. }
         | Event::CalibrationEnded { .. }
         | Event::CalibrationFailed { .. } => {}
         Event::SavePreviewed(preview) => {
@@ -94,10 +102,6 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         }
         Event::SchemesCompared(tensor, found) => app.comparison.receive(tensor, found),
         Event::Channels(request, found) => app.channels.receive(request, found),
-        Event::MarkMeasured { tensor, found } => {
-            app.model.record_analysis(tensor, found);
-            app.measured(tensor);
-        }
         Event::ModelsFound(found) => app.models_found(found),
         Event::OpenFailed(path, why) => app.open_failed(&path, why),
         Event::PathCompleted(typed, completion) => app.path_completed(&typed, completion),

@@ -21,10 +21,21 @@ impl App {
 
     /// Starts the measurement; rows fill in as layers are measured.
     pub(super) fn open_activations(&mut self, files: Vec<PathBuf>, effects: &mut Effects) {
+        self.activations.clone_from(&files);
         effects.push(Effect::MeasureOutputs(files));
         self.measuring_outputs = Some(Meter::default());
         let stop = self.key_of(Action::Calibrate);
         self.say(format!("measuring output errors; {stop} stops it"));
+    }
+
+    /// Measures the output errors again, if captures are open or being opened.
+    pub(super) fn reopen_activations(&mut self, effects: &mut Effects) {
+        let files = match (&self.measuring_outputs, &self.model.outputs) {
+            (Some(_), _) => self.activations.clone(),
+            (None, Some(outputs)) => outputs.files.clone(),
+            (None, None) => return,
+        };
+        self.open_activations(files, effects);
     }
 
     pub(super) fn outputs_event(&mut self, news: OutputsEvent) {

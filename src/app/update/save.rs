@@ -9,7 +9,6 @@ use crate::app::pager::Line;
 use crate::app::save;
 use crate::app::save::{Refusal, SaveDialog, SaveKind, Saving};
 use crate::app::state::App;
-use crate::checkpoint::Format;
 use crate::export::LoadCheck;
 use crate::export::{SaveError, Task};
 use crate::job::JobError;
@@ -29,10 +28,7 @@ impl App {
     /// Opens the dialog on the format of the plan's target.
     pub(super) fn show_save(&mut self, effects: &mut Effects) {
         let plan = self.model.plan();
-        let container = match (plan.target.is_default(), self.model.checkpoint.format()) {
-            (true, Format::Gguf) => Container::Gguf,
-            _ => plan.target.container(),
-        };
+        let container = self.model.container();
         let linear = Container::CompressedTensors(LinearScheme::W8A8);
         let holds_inputs = plan.target.is_default() || container == linear;
         let kind = if plan.inputs.is_static() && holds_inputs {

@@ -96,10 +96,7 @@ impl App {
         }
         if self.model.scale_storage() != before {
             self.recalibrate(effects);
-            let files = self.model.outputs.as_ref().map(|outputs| outputs.files.clone());
-            if let Some(files) = files {
-                self.open_activations(files, effects);
-            }
+            self.reopen_activations(effects);
         }
         self.table.keep_cursor();
         self.table.measurements_changed(&self.model);

@@ -63,6 +63,8 @@ pub enum Condition {
     JoinedExpert,
     /// The format is MLX's, and the columns of a quantized layer do not divide into groups.
     UndividedGroups,
+    /// A format of compressed-tensors, and a quantized layer whose last group is not whole.
+    PartialGroup,
 }
 
 /// One limit of a loader.
@@ -83,7 +85,7 @@ pub struct LoaderLimit {
 }
 
 /// Every known limit.
-pub const LOADER_LIMITS: [LoaderLimit; 29] = [
+pub const LOADER_LIMITS: [LoaderLimit; 30] = [
     LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
@@ -123,6 +125,14 @@ pub const LOADER_LIMITS: [LoaderLimit; 29] = [
         consequence: Consequence::Refuse,
         warn_without_target: true,
         sentence: "leaves the experts of Llama 4 random as soon as config.json has a quantization_config; use --format fake-quantized or safetensors",
+    },
+    LoaderLimit {
+        loader: Loader::Transformers,
+        version: "5.24",
+        condition: Condition::PartialGroup,
+        consequence: Consequence::Refuse,
+        warn_without_target: false,
+        sentence: "does not pad the groups of '{}', whose columns they do not divide (compressed-tensors 0.20), and takes a second scheme per channel only without `dequantize` in config.json; leave it in float",
     },
     LoaderLimit {
         loader: Loader::Vllm,
@@ -392,6 +402,9 @@ impl Condition {
                 if matches!(selected.container, Container::Mlx | Container::Torchao) =>
             {
                 selected.quantized_expert().map(|id| selected.name(id))
+            }
+            Condition::PartialGroup if linear.is_some() => {
+                selected.partial_group().map(|id| selected.name(id))
             }
             Condition::UndividedGroups if selected.container == Container::Mlx => {
                 selected.undivided(MLX_GROUP).map(|id| selected.name(id))

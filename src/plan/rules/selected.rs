@@ -61,6 +61,19 @@ impl Selected<'_> {
         self.marked().find(|&id| !columns(id).is_multiple_of(group))
     }
 
+    /// The first quantized weight whose columns the groups of its own scheme do not divide.
+    pub(super) fn partial_group(&self) -> Option<TensorId> {
+        let is_partial = |id: &TensorId| {
+            let scheme = self.plan.get(*id).map(|quantizer| quantizer.scheme);
+            let grouped = scheme.filter(|scheme| {
+                matches!(scheme, QuantizationScheme::PerBlock(..) | QuantizationScheme::Preset(_))
+            });
+            let shape = &self.checkpoint.tensor(*id).shape;
+            grouped.is_some_and(|scheme| self.container.scheme_obstacle(scheme, shape).is_some())
+        };
+        self.marked().find(is_partial)
+    }
+
     /// The first quantized tensor that ComfyUI does not read as a quantized layer.
     pub(super) fn unsupported_by_comfyui(&self) -> Option<TensorId> {
         let is_no_layer = |id: &TensorId| {

@@ -8,7 +8,7 @@ use crate::tensor::TensorId;
 use std::collections::{BTreeMap, HashMap};
 
 /// Names of sibling layers that loaders merge into one.
-const MERGED: [&[&str]; 7] = [
+const MERGED: [&[&str]; 12] = [
     &["q_proj", "k_proj", "v_proj"],
     &["query", "key", "value"],
     &["q_lin", "k_lin", "v_lin"],
@@ -16,7 +16,16 @@ const MERGED: [&[&str]; 7] = [
     &["w1", "w3"],
     &["fc11", "fc12"],
     &["q_a_proj", "kv_a_proj_with_mqa"],
+    &["wq", "wk", "wv"],
+    &["query_net", "key_net", "value_net"],
+    &["c_fc_0", "c_fc_1"],
+    &["in_proj_qkv", "in_proj_z"],
+    &["in_proj_b", "in_proj_a"],
 ];
+
+/// The gate and up layers of the first Qwen. Other models that have `w2` call the down layer so,
+/// which is `c_proj` here.
+const MERGED_BESIDE_C_PROJ: &[&str] = &["w1", "w2"];
 
 /// Why the tensors of a unit belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +70,7 @@ impl FusionUnits {
         for id in checkpoint.ids() {
             let tensor = checkpoint.tensor(id);
             let is_weight = tensor.shape.rank() == 2 && tensor.name.ends_with(".weight");
-            if let Some(key) = is_weight.then(|| key(&tensor.name)).flatten() {
+            if let Some(key) = is_weight.then(|| key(checkpoint, &tensor.name)).flatten() {
                 found.entry(key).or_default().push(id);
             }
         }
@@ -135,12 +144,18 @@ impl FusionUnits {
 }
 
 /// The kind of unit that a weight belongs to, and the path that the unit's tensors share.
-fn key(name: &str) -> Option<(UnitKind, &str)> {
+fn key<'n>(checkpoint: &Checkpoint, name: &'n str) -> Option<(UnitKind, &'n str)> {
     if let Some(path) = roles::experts_of(name) {
         return Some((UnitKind::Experts, path));
     }
     let module = name.strip_suffix(".weight")?;
     let (path, last) = module.rsplit_once('.').unwrap_or(("", module));
-    let merged = MERGED.iter().find(|names| names.contains(&last))?;
+    let beside_c_proj = MERGED_BESIDE_C_PROJ.contains(&last)
+        && checkpoint.find(&format!("{path}.c_proj.weight")).is_some();
+    let merged = if beside_c_proj {
+        MERGED_BESIDE_C_PROJ
+    } else {
+        MERGED.iter().find(|names| names.contains(&last))?
+    };
     Some((UnitKind::Merged(merged), path))
 }

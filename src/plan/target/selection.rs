@@ -110,6 +110,15 @@ impl Target {
         self.container
     }
 
+    /// The format that is written of a checkpoint of the format `source`: if neither a loader nor
+    /// a format was chosen, a GGUF becomes a GGUF.
+    pub fn container_from(&self, source: Format) -> Container {
+        match source {
+            Format::Gguf if self.is_default() => Container::Gguf,
+            _ => self.container,
+        }
+    }
+
     /// Whether neither a loader nor a format was chosen.
     pub fn is_default(&self) -> bool {
         *self == Target::default()
