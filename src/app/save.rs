@@ -1,6 +1,5 @@
 //! The save dialogs: what will be written, the progress, and the receipt.
 
-use crate::app::formats;
 use crate::app::formats::FormatFit;
 use crate::app::meter::Meter;
 use crate::app::model::Model;
@@ -46,7 +45,7 @@ impl SaveKind {
 /// Every kind of output for marks. Static quantization is offered if input scales are known.
 fn kinds(model: &Model) -> Vec<SaveKind> {
     let known = !model.input_scales().is_empty();
-    let kinds = formats::containers().flat_map(|container| {
+    let kinds = Container::ALL.into_iter().flat_map(|container| {
         let also = (container == W8A8 && known).then_some(SaveKind::Static);
         std::iter::once(SaveKind::Quantize(container)).chain(also)
     });
@@ -143,7 +142,7 @@ impl SaveDialog {
                             format!("{container} static"),
                             "the same, with calibrated input scales",
                         ),
-                        _ => (container.to_string(), formats::summary(container)),
+                        _ => (container.to_string(), container.summary()),
                     };
                     let obstacle = obstacle(container, model, known);
                     SaveChoice { name, summary, chosen: kind == self.kind, obstacle }

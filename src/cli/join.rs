@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::partition::fragment::{FragmentRequest, PartialDirectory};
 use crate::export::{LoadCheck, Request, SaveError, Task, WeightLayout};
-use crate::job::partition;
+use crate::job::join;
 use crate::plan::recipe;
 use crate::quantization::Thresholds;
 use crate::tensor::FloatType;
@@ -75,7 +75,7 @@ impl Join {
         };
         let request =
             Request { task, out: self.out, force: self.force, copy: described.copy.clone() };
-        let job = || partition::start_join(checkpoint.clone(), request, self.work.threads());
+        let job = || join::start(checkpoint.clone(), request, self.work.threads());
         let receipt = finish(job, &self.work)?;
         let checked = match target.filter(|target| !target.is_default()) {
             Some(target) => {

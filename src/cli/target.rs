@@ -347,42 +347,18 @@ fn loader() -> impl TypedValueParser<Value = Loader> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Loader>())
 }
 
-/// The formats, with one line of help each.
-const FORMATS: [(&str, &str, Container); 8] = [
-    ("safetensors", "int8 values and scales side by side; any tensors", Container::Safetensors),
-    (
-        "compressed-tensors",
-        "a directory for transformers, vLLM, llama.cpp's converter; Linear layers",
-        Container::CompressedTensors(LinearScheme::W8A8),
-    ),
-    ("gguf", "block types for llama.cpp, from a GGUF file of floats", Container::Gguf),
-    ("burn", "a burnpack file with Q8S tensors, for Burn's load_file", Container::Burn),
-    (
-        "comfyui",
-        "one file with ComfyUI's markers; Linear layers, int8, FP8 or NVFP4",
-        Container::ComfyUi,
-    ),
-    ("mlx", "a directory for mlx-lm; Linear layers in groups, int8 or int4", Container::Mlx),
-    ("torchao", "a directory for torchao in transformers; Linear layers", Container::Torchao),
-    (
-        "fake-quantized",
-        "float weights with int8 rounding applied, for evaluation",
-        Container::FakeQuantized,
-    ),
-];
-
 /// Former names that scripts may still use.
 const FORMER_NAMES: [(&str, LinearScheme); 2] =
     [("int8", LinearScheme::W8A8), ("int8-weight-only", LinearScheme::W8A16)];
 
 fn format() -> impl TypedValueParser<Value = FormatName> {
-    let named = FORMATS.map(|(name, help, _)| PossibleValue::new(name).help(help));
+    let named = |container: Container| PossibleValue::new(container.name()).help(container.help());
     let former = FORMER_NAMES.map(|(name, _)| PossibleValue::new(name).hide(true));
-    PossibleValuesParser::new(named.into_iter().chain(former)).try_map(|name| {
-        let named = FORMATS.iter().find(|(known, ..)| *known == name);
+    let names: Vec<_> = Container::named().map(named).chain(former).collect();
+    PossibleValuesParser::new(names).try_map(|name| {
         let former = || FORMER_NAMES.iter().find(|(known, _)| *known == name);
-        match named {
-            Some(&(.., container)) => Ok(FormatName { container, names_scheme: false }),
+        match Container::from_name(&name) {
+            Some(container) => Ok(FormatName { container, names_scheme: false }),
             None => former()
                 .map(|&(_, scheme)| FormatName {
                     container: Container::CompressedTensors(scheme),

@@ -2,7 +2,6 @@
 
 use crate::export::error::SaveError;
 use crate::plan::Plan;
-use crate::plan::target::{Container, LinearScheme};
 use crate::tensor::FloatType;
 use std::path::{Path, PathBuf};
 
@@ -32,40 +31,6 @@ pub enum OutputFormat {
     Burn(WeightLayout),
     /// GGUF with tensors in ggml's blocks. The source must be GGUF.
     Gguf,
-}
-
-impl OutputFormat {
-    /// Returns the format that writes a container.
-    pub fn of(container: Container) -> OutputFormat {
-        match container {
-            Container::Safetensors => OutputFormat::Safetensors,
-            Container::CompressedTensors(LinearScheme::W8A8) => OutputFormat::Int8,
-            Container::CompressedTensors(LinearScheme::W8A16) => OutputFormat::Int8WeightOnly,
-            Container::CompressedTensors(LinearScheme::Presets) => OutputFormat::Presets,
-            Container::Gguf => OutputFormat::Gguf,
-            Container::Burn => OutputFormat::Burn(WeightLayout::default()),
-            Container::FakeQuantized => OutputFormat::FakeQuantized,
-            Container::ComfyUi => OutputFormat::ComfyUi,
-            Container::Mlx => OutputFormat::Mlx,
-            Container::Torchao => OutputFormat::Torchao,
-        }
-    }
-
-    /// Returns the container of the format, as plans name it.
-    pub fn container(self) -> Container {
-        match self {
-            OutputFormat::Safetensors => Container::Safetensors,
-            OutputFormat::Int8 => Container::CompressedTensors(LinearScheme::W8A8),
-            OutputFormat::Int8WeightOnly => Container::CompressedTensors(LinearScheme::W8A16),
-            OutputFormat::ComfyUi => Container::ComfyUi,
-            OutputFormat::Mlx => Container::Mlx,
-            OutputFormat::Torchao => Container::Torchao,
-            OutputFormat::Presets => Container::CompressedTensors(LinearScheme::Presets),
-            OutputFormat::FakeQuantized => Container::FakeQuantized,
-            OutputFormat::Burn(_) => Container::Burn,
-            OutputFormat::Gguf => Container::Gguf,
-        }
-    }
 }
 
 /// The orientation of a linear layer's weight in the output.

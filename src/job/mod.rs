@@ -19,6 +19,7 @@ mod entry_chunks;
 mod error;
 mod executor;
 mod finished_pieces;
+pub(crate) mod join;
 mod ordered_fold;
 pub mod output;
 pub(crate) mod partition;

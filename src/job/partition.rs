@@ -1,5 +1,5 @@
-//! Creates an output with several workers: each writes and verifies its share of the tensors, and
-//! `join` combines the fragments.
+//! Writes and verifies one of several workers' share of an output, as a fragment that `join` combines
+//! with the others.
 
 use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
@@ -13,16 +13,14 @@ use crate::export::partition::fragment::{
     PartialDirectory, sums_text,
 };
 use crate::export::partition::identity::{digest_of, plan_identity, source_identity};
-use crate::export::partition::shares::{Share, share, shares};
-use crate::export::verify::file_verifier::compare_with_plan;
+use crate::export::partition::shares::{Share, share};
 use crate::export::{
-    self, AtomicOutput, ChunkEncoder, Comparison, KnownScales, MadeFrom, Match, OutFile,
-    OutputPlan, Pairing, Partition, Receipt, Request, SaveError, Task, VerifiedAgainst,
-    share_absmax,
+    self, ChunkEncoder, KnownScales, MadeFrom, Match, OutFile, OutputPlan, Pairing, Partition,
+    Request, SaveError, Task, share_absmax,
 };
 use crate::path_error::IoContext;
 use crate::tensor::TensorId;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -57,24 +55,6 @@ pub(crate) fn start(
         let worker =
             Worker { checkpoint: &checkpoint, request: &request, partition, threads, progress };
         let outcome = worker.run(described, &phase);
-        let _ = sender.send(SaveEvent::Finished(Box::new(outcome)));
-    });
-    job.start()
-}
-
-/// Starts the job that combines the fragments of an output.
-pub(crate) fn start_join(
-    checkpoint: Arc<Checkpoint>,
-    request: Request,
-    threads: Option<usize>,
-) -> std::io::Result<Job<SaveEvent<Receipt>>> {
-    let job = PendingJob::new("join", Arc::default(), move |progress, sender| {
-        let phase = |name| _ = sender.send(SaveEvent::Phase(name));
-        let outcome = join(&checkpoint, &request, threads, progress, &phase);
-        let outcome = outcome.map_err(|error| match error {
-            JobError::Stopped(why) => JobError::SaveStopped(why),
-            error => error,
-        });
         let _ = sender.send(SaveEvent::Finished(Box::new(outcome)));
     });
     job.start()
@@ -358,7 +338,12 @@ fn write_pieces<'s>(
 }
 
 /// The path of an output file inside a fragment.
-fn file_path(data: &Path, request: &Request, output_plan: &OutputPlan, file: &OutFile) -> PathBuf {
+pub(super) fn file_path(
+    data: &Path,
+    request: &Request,
+    output_plan: &OutputPlan,
+    file: &OutFile,
+) -> PathBuf {
     if output_plan.directory {
         data.join(&file.name)
     } else {
@@ -368,7 +353,11 @@ fn file_path(data: &Path, request: &Request, output_plan: &OutputPlan, file: &Ou
 }
 
 /// The pieces of a file that belong to a share's fragment.
-fn expected_pieces(share: &Share, output_plan: &OutputPlan, file: usize) -> Vec<Range<u64>> {
+pub(super) fn expected_pieces(
+    share: &Share,
+    output_plan: &OutputPlan,
+    file: usize,
+) -> Vec<Range<u64>> {
     let ranges = share.ranges(output_plan, file);
     let cut = |range: Range<u64>| {
         let starts = (range.start..range.end).step_by(PIECE_BYTES as usize);
@@ -399,237 +388,4 @@ fn digests(
         }
     })?;
     Ok(digests.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// One piece of the output, and the file of a fragment that contains it.
-struct JoinPiece<'j> {
-    file: usize,
-    from: PathBuf,
-    described: &'j FragmentPiece,
-}
-
-/// Checks that all fragments of an output exist and fit, combines them, verifies the output, and
-/// renames it to OUT. Then removes the fragments.
-fn join(
-    checkpoint: &Checkpoint,
-    request: &Request,
-    threads: Option<usize>,
-    progress: &Progress,
-    phase: &dyn Fn(&'static str),
-) -> Result<Receipt, JobError> {
-    let output_plan = OutputPlan::new(checkpoint, request)?;
-    let directory = PartialDirectory::of(&request.out)?;
-    let identity =
-        Identity { source: source_identity(checkpoint), plan: plan_identity(&output_plan) };
-    let fragments = directory.complete(&identity)?;
-    let pieces = join_pieces(checkpoint, request, &output_plan, &directory, &fragments)?;
-    let links = links(&output_plan, &pieces);
-    let copied = |piece: &&JoinPiece| links.get(piece.file).is_none_or(Option::is_none);
-    let bytes: u64 = pieces.iter().map(|piece| piece.described.bytes).sum();
-    let copied_bytes = pieces.iter().filter(copied).map(|piece| piece.described.bytes).sum();
-    export::check(checkpoint, request, copied_bytes)?;
-    progress.expect(bytes);
-
-    phase("joining");
-    let (output, linked) = AtomicOutput::create_with_links(request, &output_plan, &links)?;
-    let is_linked = |file: usize| linked.get(file).copied().unwrap_or(false);
-    let to = |piece: &JoinPiece| {
-        let file = output_plan.files.get(piece.file).filter(|_| !is_linked(piece.file));
-        file.map(|file| output.path_of(file))
-    };
-    let (pieces, to) = (&pieces, &to);
-    each_chunk(pieces.iter().map(|_| 1), threads, progress, || {
-        move |number, _| {
-            let Some(piece) = pieces.get(number) else { return Ok(()) };
-            Ok(join_piece(piece, to(piece).as_deref(), progress)?)
-        }
-    })?;
-    for (number, file) in output_plan.files.iter().enumerate() {
-        if !is_linked(number) {
-            write_literals(file, &output.path_of(file))?;
-        }
-    }
-    for text in &output_plan.texts {
-        output.write_text(&text.name, &text.text)?;
-    }
-    for sidecar in &output_plan.sidecar_files {
-        output.copy(&sidecar.source, &sidecar.name, |_| Ok::<(), JobError>(progress.check()?))?;
-    }
-    phase("verifying");
-    let verified = || {
-        let path = output.path();
-        let written = match output_plan.entry_point() {
-            Some(name) => Checkpoint::open(&path.join(name)),
-            None => Checkpoint::open(path),
-        };
-        Pairing::new(&written?, checkpoint)?;
-        compare_with_plan(path, &request.task, &output_plan, &HashMap::new(), &|| {
-            !progress.is_cancelled()
-        })
-    };
-    verified().map_err(|e: SaveError| e.renamed(output.path(), &request.out))?;
-    progress.check()?;
-    phase("syncing to disk");
-    output.sync()?;
-    progress.check()?;
-    output.commit(request.force)?;
-    // The output is complete. If this fails, the user can remove the remaining fragments.
-    let _ = fs::remove_dir_all(directory.path());
-    Ok(receipt(checkpoint, request, &output_plan, &fragments, progress))
-}
-
-/// All pieces of all fragments.
-///
-/// # Errors
-/// Fails if a fragment does not contain exactly the pieces of its share.
-fn join_pieces<'j>(
-    checkpoint: &Checkpoint,
-    request: &Request,
-    output_plan: &OutputPlan,
-    directory: &PartialDirectory,
-    fragments: &'j [(Partition, Fragment)],
-) -> Result<Vec<JoinPiece<'j>>, SaveError> {
-    let count = fragments.first().map_or(1, |(partition, _)| partition.count());
-    let shares = shares(checkpoint, output_plan, count);
-    let mut pieces = Vec::new();
-    for ((partition, fragment), share) in fragments.iter().zip(&shares) {
-        let path = directory.path_of(*partition);
-        let data = PartialDirectory::data(&path);
-        let unfit = || SaveError::Unfit {
-            path: path.clone(),
-            why: "does not hold its part of the output; remove it and make it again".to_owned(),
-        };
-        let mut described = fragment.files.iter().peekable();
-        for (number, file) in output_plan.files.iter().enumerate() {
-            let expected = expected_pieces(share, output_plan, number);
-            if expected.is_empty() {
-                continue;
-            }
-            let found = described.next().ok_or_else(unfit)?;
-            let ranges = found.pieces.iter().map(|piece| piece.start..piece.start + piece.bytes);
-            if (found.name.as_str(), found.bytes) != (file.name.as_str(), file.size())
-                || !ranges.eq(expected)
-            {
-                return Err(unfit());
-            }
-            let from = file_path(&data, request, output_plan, file);
-            let length = fs::metadata(&from).context(&from)?.len();
-            if length != file.size() {
-                let why = format!("it has {length} bytes, expected {}", file.size());
-                return Err(SaveError::FileDiffers { path: from, why });
-            }
-            let of_file = found.pieces.iter();
-            pieces.extend(of_file.map(|described| JoinPiece {
-                file: number,
-                from: from.clone(),
-                described,
-            }));
-        }
-        if described.peek().is_some() {
-            return Err(unfit());
-        }
-    }
-    Ok(pieces)
-}
-
-/// For each file of a directory, the file of a fragment that contains all of it, if any.
-fn links(output_plan: &OutputPlan, pieces: &[JoinPiece]) -> Vec<Option<PathBuf>> {
-    let mut links: Vec<Option<PathBuf>> = vec![None; output_plan.files.len()];
-    if !output_plan.directory {
-        return links;
-    }
-    let mut shared = HashSet::new();
-    for piece in pieces {
-        let Some(link) = links.get_mut(piece.file) else { continue };
-        match link {
-            Some(from) if *from != piece.from => _ = shared.insert(piece.file),
-            Some(_) => {}
-            None => *link = Some(piece.from.clone()),
-        }
-    }
-    for file in shared {
-        if let Some(link) = links.get_mut(file) {
-            *link = None;
-        }
-    }
-    links
-}
-
-/// Compares a piece with its digest, and writes it to `to`, unless `to` is `None` because it is
-/// already in place.
-fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Result<(), SaveError> {
-    let JoinPiece { from, described, .. } = piece;
-    let mut file = File::open(from).context(from)?;
-    file.seek(SeekFrom::Start(described.start)).context(from)?;
-    let mut out = match to {
-        Some(path) => {
-            let mut out = File::options().write(true).open(path).context(path)?;
-            out.seek(SeekFrom::Start(described.start)).context(path)?;
-            Some(out)
-        }
-        None => None,
-    };
-    let digest = digest_of(&mut file.take(described.bytes), |bytes| {
-        progress.advance(bytes.len() as u64);
-        out.as_mut().map_or(Ok(()), |out| out.write_all(bytes))
-    });
-    let digest = digest.context(to.unwrap_or(from))?;
-    if digest == described.digest {
-        Ok(())
-    } else {
-        Err(SaveError::FileDiffers {
-            path: from.clone(),
-            why: format!(
-                "the bytes from {} on are not those that its worker verified; remove the fragment and make it again",
-                described.start
-            ),
-        })
-    }
-}
-
-/// Writes the entries that depend only on the plan.
-fn write_literals(file: &OutFile, path: &Path) -> Result<(), SaveError> {
-    let mut out = File::options().write(true).open(path).context(path)?;
-    for (entry, &offset) in file.entries.iter().zip(&file.offsets) {
-        if let MadeFrom::Literal(bytes) = &entry.made_from {
-            let written = out.seek(SeekFrom::Start(offset)).and_then(|_| out.write_all(bytes));
-            written.context(path)?;
-        }
-    }
-    Ok(())
-}
-
-fn receipt(
-    checkpoint: &Checkpoint,
-    request: &Request,
-    output_plan: &OutputPlan,
-    fragments: &[(Partition, Fragment)],
-    progress: &Progress,
-) -> Receipt {
-    let tensors = || fragments.iter().flat_map(|(_, fragment)| &fragment.tensors);
-    let count = |outcome| tensors().filter(|tensor| tensor.outcome == outcome).count();
-    let quantized = tensors().filter_map(|tensor| {
-        Some(Comparison {
-            tensor: tensor.name.clone(),
-            scheme: tensor.scheme.clone()?,
-            on_disk: tensor.error_sums()?.statistics(),
-            output: None,
-        })
-    });
-    Receipt {
-        out: request.out.clone(),
-        files: output_plan.files.len(),
-        before: checkpoint.total_bytes(),
-        written: output_plan.bytes(),
-        quantized: quantized.collect(),
-        dequantized: count(Outcome::Dequantized),
-        unchanged: count(Outcome::Unchanged),
-        texts: output_plan.texts.len(),
-        sidecar_files: output_plan.sidecar_files.len(),
-        left_out: output_plan.left_out.clone(),
-        warnings: output_plan.warnings.clone(),
-        elapsed: progress.elapsed(),
-        against: VerifiedAgainst::Source,
-        resumed: 0,
-    }
 }

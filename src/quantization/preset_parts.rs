@@ -17,7 +17,7 @@ pub enum PresetPart {
     GlobalScale,
     /// The rows and columns: the shape of packed values does not determine the columns.
     Shape,
-    /// In formats whose elements are `code * scale + bias`: −8 times the scales of int4.
+    /// The biases of formats whose elements are `code * scale + bias`: −8 times the scales of int4.
     Biases,
 }
 

@@ -33,7 +33,7 @@ pub(super) enum Step {
     Nothing,
     /// End with this path.
     Choose(PathBuf),
-    /// End without one.
+    /// End without a path.
     Leave,
     Copy(String),
     Suspend,

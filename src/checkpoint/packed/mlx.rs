@@ -26,7 +26,7 @@ pub(crate) const NAME: &str = "mlx";
 const AFFINE_GROUPS: [u64; 3] = [32, 64, 128];
 const AFFINE_BITS: [u64; 7] = [1, 2, 3, 4, 5, 6, 8];
 
-/// What is added to the codes of int4 that quantscope wrote.
+/// The offset of the codes of int4 that quantscope writes.
 const INT4_OFFSET: f32 = 8.0;
 
 /// The largest E4M3 times the largest E2M1, by which `global_scale` is divided.
@@ -399,7 +399,7 @@ impl PackedFormat for Affine {
                 let count = (end - column) as usize;
                 let codes = take(&mut codes, count);
                 let value = |code: u8| match self.preset {
-                    // Equals the sum, but for its rounding where scales are F32.
+                    // Equals the sum, except for rounding if scales are F32.
                     Some(_) => (f32::from(code) - INT4_OFFSET) * scale,
                     None => f32::from(code) * scale + bias,
                 };

@@ -14,6 +14,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
 use crate::export::request::{Request, WeightLayout};
 use crate::export::weight_layout::is_linear;
 use crate::plan::Plan;
+use crate::plan::target::Container;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{DType, Shape, TensorId};
 use std::collections::{BTreeMap, HashSet};
@@ -28,8 +29,8 @@ impl FormatWriter for Burn {
         "burn"
     }
 
-    fn summary(&self) -> &'static str {
-        "a burnpack file with Q8S tensors, for Burn's load_file"
+    fn container(&self) -> Container {
+        Container::Burn
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -26,8 +26,8 @@ impl FormatWriter for ComfyUi {
         "comfyui"
     }
 
-    fn summary(&self) -> &'static str {
-        "one file with ComfyUI's markers; Linear layers, int8, FP8 or NVFP4"
+    fn container(&self) -> Container {
+        Container::ComfyUi
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -31,7 +31,6 @@ const GROUP_SIZES: [u32; 3] = [128, 64, 32];
 /// A writer of compressed-tensors directories.
 pub(super) struct CompressedTensors {
     name: &'static str,
-    summary: &'static str,
     packing: Packing,
 }
 
@@ -61,17 +60,11 @@ impl Packing {
 }
 
 impl CompressedTensors {
-    pub(super) const INT8: CompressedTensors = CompressedTensors {
-        name: "int8",
-        summary: "a directory for transformers, vLLM, llama.cpp; Linear layers",
-        packing: Packing::IntQuantized,
-    };
+    pub(super) const INT8: CompressedTensors =
+        CompressedTensors { name: "int8", packing: Packing::IntQuantized };
 
-    pub(super) const INT8_WEIGHT_ONLY: CompressedTensors = CompressedTensors {
-        name: "int8-weight-only",
-        summary: "the same in blocks, activations left as floats",
-        packing: Packing::PackQuantized,
-    };
+    pub(super) const INT8_WEIGHT_ONLY: CompressedTensors =
+        CompressedTensors { name: "int8-weight-only", packing: Packing::PackQuantized };
 }
 
 impl FormatWriter for CompressedTensors {
@@ -79,8 +72,8 @@ impl FormatWriter for CompressedTensors {
         self.name
     }
 
-    fn summary(&self) -> &'static str {
-        self.summary
+    fn container(&self) -> Container {
+        self.packing.container()
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -9,6 +9,7 @@ use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::rules::FusionUnits;
+use crate::plan::target::Container;
 use crate::plan::{Plan, default_scheme};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
@@ -20,8 +21,8 @@ impl FormatWriter for FakeQuantized {
         "fake-quantized"
     }
 
-    fn summary(&self) -> &'static str {
-        "float weights with int8 rounding applied, for evaluation"
+    fn container(&self) -> Container {
+        Container::FakeQuantized
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -12,6 +12,7 @@ use crate::export::ggml_blocks::{INT8_BLOCKS, block_type};
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::rules::{Reason, kept_part};
+use crate::plan::target::Container;
 use crate::plan::{Plan, gguf_mix};
 use crate::quantization::ggml::ImportanceOrigin;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
@@ -39,8 +40,8 @@ impl FormatWriter for Gguf {
         "gguf"
     }
 
-    fn summary(&self) -> &'static str {
-        "ggml's block types for llama.cpp, from a GGUF file of floats"
+    fn container(&self) -> Container {
+        Container::Gguf
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -53,8 +53,8 @@ impl FormatWriter for Mlx {
         "mlx"
     }
 
-    fn summary(&self) -> &'static str {
-        "a directory for mlx-lm; Linear layers in groups, int8 or int4"
+    fn container(&self) -> Container {
+        Container::Mlx
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -17,6 +17,7 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
 use crate::export::sidecar_files::pretty;
 use crate::plan::rules::{FusionUnits, experts_of};
+use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{PRESET_SCHEMES, Plan};
 use crate::quantization::{Preset, PresetGroup, PresetPart, QuantizationScheme, shape_bytes};
 use crate::tensor::{FloatType, TensorId};
@@ -32,8 +33,8 @@ impl FormatWriter for Presets {
         "compressed-tensors"
     }
 
-    fn summary(&self) -> &'static str {
-        "presets such as W4A16 and their mixtures for transformers and vLLM; Linear layers"
+    fn container(&self) -> Container {
+        Container::CompressedTensors(LinearScheme::Presets)
     }
 
     fn output_kind(&self) -> OutputKind {

@@ -17,49 +17,56 @@ use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::{OutputFormat, Request, Task, WeightLayout};
 use crate::plan::Plan;
+use crate::plan::target::Container;
 use crate::quantization::{QuantizationScheme, Quantizer, ScaleStorage};
 use crate::tensor::TensorId;
 use std::path::Path;
 
-impl OutputFormat {
-    /// Every format, in the order of menus and help.
-    pub const ALL: [OutputFormat; 10] = [
-        OutputFormat::Safetensors,
-        OutputFormat::Int8,
-        OutputFormat::Int8WeightOnly,
-        OutputFormat::Presets,
-        OutputFormat::Burn(WeightLayout::Source),
-        OutputFormat::Gguf,
-        OutputFormat::ComfyUi,
-        OutputFormat::Mlx,
-        OutputFormat::Torchao,
-        OutputFormat::FakeQuantized,
-    ];
+/// Defines the table of formats from rows of a format and its writer.
+macro_rules! output_formats {
+    ($([$($format:tt)+] $writer:expr;)*) => {
+        const FORMATS: [OutputFormat; [$(stringify!($($format)+)),*].len()] =
+            [$($($format)+),*];
 
-    pub(crate) fn writer(self) -> &'static dyn FormatWriter {
-        match self {
-            OutputFormat::Safetensors => &Safetensors,
-            OutputFormat::Int8 => &CompressedTensors::INT8,
-            OutputFormat::Int8WeightOnly => &CompressedTensors::INT8_WEIGHT_ONLY,
-            OutputFormat::Presets => &Presets,
-            OutputFormat::Burn(WeightLayout::Source) => &Burn { layout: WeightLayout::Source },
-            OutputFormat::Burn(WeightLayout::Burn) => &Burn { layout: WeightLayout::Burn },
-            OutputFormat::Gguf => &Gguf,
-            OutputFormat::ComfyUi => &ComfyUi,
-            OutputFormat::Mlx => &Mlx,
-            OutputFormat::Torchao => &Torchao,
-            OutputFormat::FakeQuantized => &FakeQuantized,
+        impl OutputFormat {
+            pub(crate) fn writer(self) -> &'static dyn FormatWriter {
+                match self {
+                    $($($format)+ => &$writer,)*
+                }
+            }
         }
+    };
+}
+
+output_formats! {
+    [OutputFormat::Safetensors] Safetensors;
+    [OutputFormat::Int8] CompressedTensors::INT8;
+    [OutputFormat::Int8WeightOnly] CompressedTensors::INT8_WEIGHT_ONLY;
+    [OutputFormat::Presets] Presets;
+    [OutputFormat::Burn(WeightLayout::Source)] Burn { layout: WeightLayout::Source };
+    [OutputFormat::Burn(WeightLayout::Burn)] Burn { layout: WeightLayout::Burn };
+    [OutputFormat::Gguf] Gguf;
+    [OutputFormat::ComfyUi] ComfyUi;
+    [OutputFormat::Mlx] Mlx;
+    [OutputFormat::Torchao] Torchao;
+    [OutputFormat::FakeQuantized] FakeQuantized;
+}
+
+impl OutputFormat {
+    /// Returns the format that writes a container, in the source's layout.
+    pub fn of(container: Container) -> OutputFormat {
+        let writes = |format: &OutputFormat| format.container() == container;
+        FORMATS.into_iter().find(writes).unwrap_or_default()
+    }
+
+    /// Returns the container of the format, as plans name it.
+    pub fn container(self) -> Container {
+        self.writer().container()
     }
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         self.writer().name()
-    }
-
-    /// One line of help.
-    pub fn summary(self) -> &'static str {
-        self.writer().summary()
     }
 
     /// The extension of an output that is one file; `None` if it is always a directory.
@@ -145,4 +152,16 @@ pub(crate) fn check_container(task: &Task, file: &Path) -> Result<(), SaveError>
         Task::Dequantize { .. } => container_check::safetensors(file),
     };
     opened.map_err(|why| SaveError::FileDiffers { path: file.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_container_has_a_writer() {
+        for container in Container::ALL {
+            assert_eq!(OutputFormat::of(container).container(), container);
+        }
+    }
 }

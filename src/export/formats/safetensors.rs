@@ -8,6 +8,7 @@ use crate::export::formats::shards::{self, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
+use crate::plan::target::Container;
 use crate::plan::{Plan, default_scheme};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, TensorId};
@@ -19,8 +20,8 @@ impl FormatWriter for Safetensors {
         "safetensors"
     }
 
-    fn summary(&self) -> &'static str {
-        "int8 values and scales side by side; any tensors"
+    fn container(&self) -> Container {
+        Container::Safetensors
     }
 
     fn output_kind(&self) -> OutputKind {

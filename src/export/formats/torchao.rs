@@ -16,6 +16,7 @@ use crate::export::left_out::is_left_out;
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::request::Request;
 use crate::plan::Plan;
+use crate::plan::target::Container;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::{DType, FloatType, Shape, TensorId, TensorInfo};
 use serde_json::{Value, json};
@@ -30,8 +31,8 @@ impl FormatWriter for Torchao {
         "torchao"
     }
 
-    fn summary(&self) -> &'static str {
-        "a directory for torchao in transformers; Linear layers"
+    fn container(&self) -> Container {
+        Container::Torchao
     }
 
     fn output_kind(&self) -> OutputKind {

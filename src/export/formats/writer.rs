@@ -6,6 +6,7 @@ use crate::export::error::SaveError;
 use crate::export::output_plan::OutputPlan;
 use crate::export::request::Request;
 use crate::plan::Plan;
+use crate::plan::target::Container;
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 use std::path::Path;
@@ -26,8 +27,8 @@ pub(crate) trait FormatWriter: Sync {
     /// The format's name on the command line.
     fn name(&self) -> &'static str;
 
-    /// One line of help.
-    fn summary(&self) -> &'static str;
+    /// The container, as plans name it.
+    fn container(&self) -> Container;
 
     /// Whether outputs are files or directories.
     fn output_kind(&self) -> OutputKind;

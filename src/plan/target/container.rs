@@ -68,177 +68,318 @@ impl LinearScheme {
     }
 }
 
+/// What plans, options and lists depend on in a format: a row of the table of formats.
+struct FormatFacts {
+    /// The name of `--format`, without the scheme of compressed-tensors.
+    name: &'static str,
+    /// One line of help on the command line.
+    help: &'static str,
+    /// A few words on the screen.
+    summary: &'static str,
+    /// Whether the format holds only Linear layers.
+    holds_linear_only: bool,
+    /// Whether all marked tensors must have the same scheme.
+    has_one_scheme: bool,
+    /// The type that scales are stored in.
+    scale_storage: ScaleStorage,
+    /// Returns the schemes that a budget chooses from, smallest first.
+    schemes: fn() -> Vec<QuantizationScheme>,
+    /// Whether blocks of any size can be stored, if one of `schemes` has blocks.
+    has_any_block_size: bool,
+    /// Returns whether a preset can be stored.
+    stores_preset: fn(Preset) -> bool,
+    /// Whether every block type of ggml can be stored.
+    stores_ggml: bool,
+    /// Returns why a weight of this shape cannot have a scheme; `None` if it can.
+    scheme_obstacle: fn(QuantizationScheme, &Shape) -> Option<String>,
+    /// Returns the bytes of everything that is stored for a quantized tensor. The number is the
+    /// size of a scale in bytes.
+    bytes: fn(QuantizationScheme, &TensorInfo, u64) -> u64,
+}
+
+impl FormatFacts {
+    /// safetensors with int8 values and scales. The other rows say in what they differ.
+    const SAFETENSORS: FormatFacts = FormatFacts {
+        name: "safetensors",
+        help: "int8 values and scales side by side; any tensors",
+        summary: "int8 values beside scales, of any tensor",
+        holds_linear_only: false,
+        has_one_scheme: false,
+        scale_storage: ScaleStorage::F32,
+        schemes: || SCHEMES.to_vec(),
+        has_any_block_size: true,
+        stores_preset: |_| false,
+        stores_ggml: false,
+        scheme_obstacle: preset_obstacle,
+        bytes: |scheme, tensor, scale_bytes| scheme.bytes(&tensor.shape, scale_bytes),
+    };
+
+    /// compressed-tensors with [`LinearScheme::W8A8`].
+    const COMPRESSED_TENSORS: FormatFacts = FormatFacts {
+        name: "compressed-tensors",
+        help: "a directory for transformers, vLLM, llama.cpp's converter; Linear layers",
+        summary: "int8 weights and inputs of Linear layers",
+        holds_linear_only: true,
+        has_one_scheme: true,
+        // The model's own type. No loader has F64 scales.
+        scale_storage: ScaleStorage::ElementType,
+        schemes: || vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL],
+        ..FormatFacts::SAFETENSORS
+    };
+}
+
+/// Defines the table of formats from rows of a container and its facts.
+macro_rules! formats {
+    ($([$($container:tt)+] $facts:expr;)*) => {
+        impl Container {
+            /// Every format with each of its schemes, in the order of lists.
+            pub const ALL: [Container; [$(stringify!($($container)+)),*].len()] =
+                [$($($container)+),*];
+
+            fn facts(self) -> &'static FormatFacts {
+                match self {
+                    $($($container)+ => {
+                        const FACTS: FormatFacts = $facts;
+                        &FACTS
+                    })*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    [Container::Safetensors] FormatFacts::SAFETENSORS;
+    [Container::CompressedTensors(LinearScheme::W8A8)] FormatFacts::COMPRESSED_TENSORS;
+    [Container::CompressedTensors(LinearScheme::W8A16)] FormatFacts {
+        summary: "int8 weights of Linear layers, in groups",
+        schemes: || [&[QuantizationScheme::PER_CHANNEL][..], &blocks()].concat(),
+        scheme_obstacle: |scheme, shape| match scheme {
+            QuantizationScheme::PerBlock(_, _, size) => undivided(shape, size),
+            // A packed 32-bit word holds four int8 values.
+            QuantizationScheme::PerChannel(..) => undivided(shape, 4),
+            _ => preset_obstacle(scheme, shape),
+        },
+        // The shape: two integers of 64 bits.
+        bytes: |scheme, tensor, scale_bytes| {
+            let shape = if scheme.is_scaled_int8() { 16 } else { 0 };
+            scheme.bytes(&tensor.shape, scale_bytes) + shape
+        },
+        ..FormatFacts::COMPRESSED_TENSORS
+    };
+    [Container::CompressedTensors(LinearScheme::Presets)] FormatFacts {
+        summary: "Linear layers in int4, FP8, FP4 or a mix",
+        has_one_scheme: false,
+        schemes: || PRESET_SCHEMES.to_vec(),
+        stores_preset: |preset| !Preset::COMFYUI.contains(&preset),
+        ..FormatFacts::COMPRESSED_TENSORS
+    };
+    [Container::Burn] FormatFacts {
+        name: "burn",
+        help: "a burnpack file with Q8S tensors, for Burn's load_file",
+        summary: "a burnpack file with Q8S tensors",
+        schemes: || [&[QuantizationScheme::PER_TENSOR][..], &blocks()].concat(),
+        ..FormatFacts::SAFETENSORS
+    };
+    [Container::Gguf] FormatFacts {
+        name: "gguf",
+        help: "block types for llama.cpp, from a GGUF file of floats",
+        summary: "ggml's block types, from GGUF",
+        scale_storage: ScaleStorage::F16,
+        schemes: gguf_schemes,
+        has_any_block_size: false,
+        stores_ggml: true,
+        scheme_obstacle: |scheme, shape| match scheme {
+            QuantizationScheme::PerBlock(_, _, size) => undivided(shape, size),
+            QuantizationScheme::Ggml(block) => {
+                let columns = shape.row_len();
+                let why = || {
+                    format!("its rows of {columns} are not whole blocks of {block} or smaller ones")
+                };
+                block.fitting(columns).is_none().then(why)
+            }
+            _ => preset_obstacle(scheme, shape),
+        },
+        ..FormatFacts::SAFETENSORS
+    };
+    [Container::ComfyUi] FormatFacts {
+        name: "comfyui",
+        help: "one file with ComfyUI's markers; Linear layers, int8, FP8 or NVFP4",
+        summary: "safetensors with ComfyUI's markers",
+        schemes: comfyui_schemes,
+        stores_preset: |preset| Preset::COMFYUI.contains(&preset),
+        bytes: |scheme, tensor, scale_bytes| {
+            scheme.bytes(&tensor.shape, scale_bytes) + comfyui_marker(scheme).len() as u64
+        },
+        ..FormatFacts::SAFETENSORS
+    };
+    [Container::Mlx] FormatFacts {
+        name: "mlx",
+        help: "a directory for mlx-lm; Linear layers in groups, int8 or int4",
+        summary: "safetensors with MLX's group-wise int8 or int4",
+        holds_linear_only: true,
+        has_one_scheme: true,
+        // MLX computes in the type of the scales, which is that of the model.
+        scale_storage: ScaleStorage::ElementType,
+        schemes: mlx_schemes,
+        stores_preset: |preset| mlx_schemes().contains(&QuantizationScheme::Preset(preset)),
+        scheme_obstacle: |scheme, shape| match scheme {
+            QuantizationScheme::PerBlock(_, _, size)
+            | QuantizationScheme::Preset(Preset::W4A16(size)) => undivided(shape, size),
+            _ => None,
+        },
+        bytes: |scheme, tensor, scale_bytes| match scheme.preset() {
+            Some(preset) => preset.affine_bytes(&tensor.shape, scale_bytes),
+            // A bias for each group, of the type of the scales.
+            None => {
+                let groups = scheme.groups(&tensor.shape).count();
+                scheme.bytes(&tensor.shape, scale_bytes) + groups * scale_bytes
+            }
+        },
+        ..FormatFacts::SAFETENSORS
+    };
+    [Container::Torchao] FormatFacts {
+        name: "torchao",
+        help: "a directory for torchao in transformers; Linear layers",
+        summary: "safetensors with torchao's int8 tensors",
+        holds_linear_only: true,
+        scheme_obstacle: |scheme, shape| match scheme {
+            QuantizationScheme::PerBlock(_, _, size) => undivided(shape, size),
+            _ => preset_obstacle(scheme, shape),
+        },
+        // A zero point of one byte for each scale.
+        bytes: |scheme, tensor, scale_bytes| {
+            let zero_points = scheme.groups(&tensor.shape).count();
+            scheme.bytes(&tensor.shape, scale_bytes) + zero_points
+        },
+        ..FormatFacts::SAFETENSORS
+    };
+    // Stores floats; sizes are those of int8 values and F32 scales.
+    [Container::FakeQuantized] FormatFacts {
+        name: "fake-quantized",
+        help: "float weights with int8 rounding applied, for evaluation",
+        summary: "floats rounded to int8, for evaluation",
+        stores_preset: |_| true,
+        ..FormatFacts::SAFETENSORS
+    };
+}
+
+fn blocks() -> [QuantizationScheme; 3] {
+    [128, 64, 32].map(QuantizationScheme::per_block)
+}
+
+fn gguf_schemes() -> Vec<QuantizationScheme> {
+    let types = [
+        BlockType::Q2_K,
+        BlockType::Q3_K,
+        BlockType::IQ3_S,
+        BlockType::IQ4_XS,
+        BlockType::Q4_K,
+        BlockType::Q5_K,
+        BlockType::Q6_K,
+    ];
+    let int8 = QuantizationScheme::per_block(32);
+    types.map(QuantizationScheme::Ggml).into_iter().chain([int8]).collect()
+}
+
+fn comfyui_schemes() -> Vec<QuantizationScheme> {
+    let presets = Preset::COMFYUI.map(QuantizationScheme::Preset).into_iter();
+    presets.chain([QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]).collect()
+}
+
+fn mlx_schemes() -> Vec<QuantizationScheme> {
+    let int4 = MLX_GROUPS.map(|size| QuantizationScheme::Preset(Preset::W4A16(size)));
+    int4.into_iter().chain(blocks()).collect()
+}
+
+/// Returns why a weight of this shape cannot have a preset; `None` for other schemes.
+fn preset_obstacle(scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
+    scheme.preset()?.obstacle(shape)
+}
+
+/// Returns why the rows of this shape cannot be divided into runs of `size` elements, if so.
+fn undivided(shape: &Shape, size: u32) -> Option<String> {
+    let columns = shape.row_len();
+    (!columns.is_multiple_of(u64::from(size)))
+        .then(|| format!("its {columns} columns are not a multiple of {size}"))
+}
+
 impl Container {
     /// The name of `--format`.
     pub fn name(self) -> &'static str {
-        match self {
-            Container::Safetensors => "safetensors",
-            Container::CompressedTensors(_) => "compressed-tensors",
-            Container::Gguf => "gguf",
-            Container::Burn => "burn",
-            Container::FakeQuantized => "fake-quantized",
-            Container::ComfyUi => "comfyui",
-            Container::Mlx => "mlx",
-            Container::Torchao => "torchao",
-        }
+        self.facts().name
+    }
+
+    /// One line of help for the command line.
+    pub fn help(self) -> &'static str {
+        self.facts().help
+    }
+
+    /// A few words on what the format stores, with the scheme of compressed-tensors.
+    pub fn summary(self) -> &'static str {
+        self.facts().summary
+    }
+
+    /// The formats of `--format`, compressed-tensors once with its default scheme.
+    pub fn named() -> impl Iterator<Item = Container> {
+        let has_own_name = |container: &Container| match container {
+            Container::CompressedTensors(scheme) => *scheme == LinearScheme::default(),
+            _ => true,
+        };
+        Container::ALL.into_iter().filter(has_own_name)
     }
 
     /// Returns the format with this name, compressed-tensors with its default scheme.
     pub fn from_name(name: &str) -> Option<Container> {
-        let all = [
-            Container::Safetensors,
-            Container::CompressedTensors(LinearScheme::default()),
-            Container::Gguf,
-            Container::Burn,
-            Container::FakeQuantized,
-            Container::ComfyUi,
-            Container::Mlx,
-            Container::Torchao,
-        ];
-        all.into_iter().find(|container| container.name() == name)
+        Container::named().find(|container| container.name() == name)
     }
 
     /// Returns whether the format holds only Linear layers.
     pub fn holds_linear_only(self) -> bool {
-        matches!(self, Container::CompressedTensors(_) | Container::Mlx | Container::Torchao)
+        self.facts().holds_linear_only
     }
 
     /// Returns whether all marked tensors must have the same scheme.
     pub fn has_one_scheme(self) -> bool {
-        matches!(
-            self,
-            Container::CompressedTensors(LinearScheme::W8A8 | LinearScheme::W8A16) | Container::Mlx
-        )
+        self.facts().has_one_scheme
     }
 
     /// Returns the schemes that a budget chooses from in this format, smallest first.
     pub fn schemes(self) -> Vec<QuantizationScheme> {
-        let blocks = [128, 64, 32].map(QuantizationScheme::per_block);
-        match self {
-            Container::Safetensors | Container::FakeQuantized => SCHEMES.to_vec(),
-            Container::CompressedTensors(LinearScheme::W8A8) => {
-                vec![QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL]
-            }
-            Container::CompressedTensors(LinearScheme::W8A16) => {
-                [&[QuantizationScheme::PER_CHANNEL][..], &blocks].concat()
-            }
-            Container::CompressedTensors(LinearScheme::Presets) => PRESET_SCHEMES.to_vec(),
-            Container::Gguf => [
-                BlockType::Q2_K,
-                BlockType::Q3_K,
-                BlockType::IQ3_S,
-                BlockType::IQ4_XS,
-                BlockType::Q4_K,
-                BlockType::Q5_K,
-                BlockType::Q6_K,
-            ]
-            .map(QuantizationScheme::Ggml)
-            .into_iter()
-            .chain([QuantizationScheme::per_block(32)])
-            .collect(),
-            Container::Burn => [&[QuantizationScheme::PER_TENSOR][..], &blocks].concat(),
-            Container::ComfyUi => {
-                let presets = Preset::COMFYUI.map(QuantizationScheme::Preset).into_iter();
-                let int8 = [QuantizationScheme::PER_TENSOR, QuantizationScheme::PER_CHANNEL];
-                presets.chain(int8).collect()
-            }
-            Container::Mlx => {
-                let int4 = MLX_GROUPS.map(|size| QuantizationScheme::Preset(Preset::W4A16(size)));
-                int4.into_iter().chain(blocks).collect()
-            }
-            Container::Torchao => SCHEMES.to_vec(),
-        }
+        (self.facts().schemes)()
     }
 
     /// Returns why a weight of this shape cannot have a scheme; `None` if it can.
     pub fn scheme_obstacle(self, scheme: QuantizationScheme, shape: &Shape) -> Option<String> {
-        let preset = scheme.preset().filter(|_| self != Container::Mlx);
-        if let Some(preset) = preset {
-            return preset.obstacle(shape);
-        }
-        let columns = shape.row_len();
-        let size = match (self, scheme) {
-            (
-                Container::CompressedTensors(LinearScheme::W8A16)
-                | Container::Mlx
-                | Container::Torchao
-                | Container::Gguf,
-                QuantizationScheme::PerBlock(_, _, size),
-            )
-            | (Container::Mlx, QuantizationScheme::Preset(Preset::W4A16(size))) => size,
-            (Container::Gguf, QuantizationScheme::Ggml(block)) => {
-                let fitting = block.fitting(columns);
-                return fitting.is_none().then(|| {
-                    format!("its rows of {columns} are not whole blocks of {block} or smaller ones")
-                });
-            }
-            // A packed 32-bit word holds four int8 values.
-            (
-                Container::CompressedTensors(LinearScheme::W8A16),
-                QuantizationScheme::PerChannel(..),
-            ) => 4,
-            _ => return None,
-        };
-        (!columns.is_multiple_of(u64::from(size)))
-            .then(|| format!("its {columns} columns are not a multiple of {size}"))
+        (self.facts().scheme_obstacle)(scheme, shape)
     }
 
     /// The type that scales are stored in. Errors are measured against scales rounded to it.
     pub fn scale_storage(self) -> ScaleStorage {
-        match self {
-            // The model's own type. No loader has F64 scales, and MLX computes in their type.
-            Container::CompressedTensors(_) | Container::Mlx => ScaleStorage::ElementType,
-            Container::Gguf => ScaleStorage::F16,
-            Container::Safetensors
-            | Container::Burn
-            | Container::FakeQuantized
-            | Container::ComfyUi
-            | Container::Torchao => ScaleStorage::F32,
-        }
+        self.facts().scale_storage
     }
 
     /// Bytes of everything that is stored for a quantized tensor. For fake-quantized, which
     /// stores floats, those of int8 values and F32 scales.
     pub fn bytes(self, scheme: QuantizationScheme, tensor: &TensorInfo) -> u64 {
         let float = tensor.dtype.float().unwrap_or(FloatType::F32);
-        let scale_bytes = self.scale_storage().scale_bytes(float);
-        if let (Container::Mlx, Some(preset)) = (self, scheme.preset()) {
-            return preset.affine_bytes(&tensor.shape, scale_bytes);
-        }
-        let scales = scheme.groups(&tensor.shape).count();
-        let further = match self {
-            // The shape: two integers of 64 bits.
-            Container::CompressedTensors(LinearScheme::W8A16) if scheme.is_scaled_int8() => 16,
-            Container::ComfyUi => comfyui_marker(scheme).len() as u64,
-            // A bias for each group, of the type of the scales.
-            Container::Mlx => scales * scale_bytes,
-            // A zero point of one byte for each scale.
-            Container::Torchao => scales,
-            _ => 0,
-        };
-        scheme.bytes(&tensor.shape, scale_bytes) + further
+        (self.facts().bytes)(scheme, tensor, self.scale_storage().scale_bytes(float))
     }
 
     /// Returns whether the format can store a scheme. A format with blocks accepts any block
     /// size, except GGUF.
     pub fn can_store(self, scheme: QuantizationScheme) -> bool {
-        let is_block =
-            |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
+        let facts = self.facts();
         if let Some(preset) = scheme.preset() {
-            return match self {
-                Container::FakeQuantized => true,
-                Container::CompressedTensors(LinearScheme::Presets) => {
-                    !Preset::COMFYUI.contains(&preset)
-                }
-                Container::Mlx | Container::ComfyUi => self.schemes().contains(&scheme),
-                _ => false,
-            };
+            return (facts.stores_preset)(preset);
         }
-        if let (Container::Gguf, Some(_)) = (self, scheme.ggml()) {
+        if facts.stores_ggml && scheme.ggml().is_some() {
             return true;
         }
-        let any_block = !matches!(self, Container::Gguf) && is_block(&scheme);
+        let is_block =
+            |scheme: &QuantizationScheme| matches!(scheme, QuantizationScheme::PerBlock(..));
         let schemes = self.schemes();
+        let any_block = facts.has_any_block_size && is_block(&scheme);
         schemes.contains(&scheme) || any_block && schemes.iter().any(is_block)
     }
 }

@@ -4,7 +4,7 @@ use crate::quantization::kernels::array_lanes::LANES;
 use crate::quantization::kernels::f16_bits::Bits16;
 use crate::quantization::kernels::simd::Simd;
 
-/// What the codes in a sweep are compared with: reference codes, or nothing.
+/// The reference that the codes of a sweep are compared with: codes, or nothing.
 pub(super) trait Reference: Copy {
     type CodeCheck<S: Simd>: CodeCheck<S>;
 

@@ -101,7 +101,7 @@ impl RoundTo for ToF16 {
 
 /// Rounding of quotients to levels.
 trait Levels: Copy {
-    /// Whether zero points are added to the quotients before.
+    /// Whether zero points are added to the quotients before rounding.
     const HAS_ZERO_POINTS: bool;
 
     /// Returns the levels, and vectors with their codes in the low eight bits.

@@ -219,7 +219,8 @@ impl PresetCoder {
 
     /// Calls `each` with every row of `bytes`: its elements in F32, their codes, and their
     /// dequantized values. Calls `each_scale` with the largest magnitude and the scale of each
-    /// group, but for a scale of the whole tensor. The rows must start and end as in [`PresetCoder::encode`].
+    /// group, except if the whole tensor has one scale. The rows must start and end as in
+    /// [`PresetCoder::encode`].
     ///
     /// # Errors
     ///

@@ -10,15 +10,15 @@ use crate::quantization::presets::working_type::{WorkingType, by_working_type};
 use crate::quantization::quantizer::NotQuantizable;
 use crate::quantization::statistics::ErrorSums;
 
-/// Columns whose errors are made up for at once in the columns that follow.
+/// Number of columns whose errors are compensated in all following columns at once.
 const BLOCK: usize = 128;
 
-/// The error of some rows' outputs, ‖(W−Ŵ)X‖², over the recorded inputs.
+/// The squared errors ‖(W−Ŵ)X‖² of the outputs of some rows, over the recorded inputs X.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct CompensatedError {
     /// ‖WX‖²
     pub signal: f64,
-    /// With each element rounded to nearest.
+    /// ‖(W−Ŵ)X‖² with each element rounded to nearest.
     pub nearest: f64,
     /// With compensation.
     pub compensated: f64,
@@ -110,16 +110,16 @@ impl Loop for RestoreRow<'_> {
     }
 }
 
-/// What rounds the columns.
+/// The rounding of columns.
 struct Rounding<'a> {
     coder: &'a PresetCoder,
-    /// Those of each group, row by row.
+    /// The scale and zero point of each group, row by row.
     scales: &'a [GroupScale],
     levels: &'a mut [f32],
 }
 
 impl Rounding<'_> {
-    /// Rounds the element `x` of a row and a column. Returns what it stands for.
+    /// Rounds the element `x` of a row and a column. Returns its dequantized value.
     #[inline(always)]
     fn round<W: WorkingType>(&mut self, row: usize, column: usize, x: f32) -> f32 {
         let coder = self.coder;
@@ -154,7 +154,7 @@ impl Loop for Columns<'_> {
 }
 
 impl Columns<'_> {
-    /// The error without what the damping adds to it.
+    /// The error minus what the damping adds to it.
     #[inline(always)]
     fn error<W: WorkingType>(self) -> f64 {
         let Columns { compensation, mut rows, mut rounding } = self;

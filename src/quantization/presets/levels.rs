@@ -36,8 +36,8 @@ pub(super) fn level<W: WorkingType>(preset: Preset, x: f32, group: GroupScale) -
     }
 }
 
-/// Whether quotients are not rounded to the type of the weight: the scales are F32, so their
-/// owners divide in F32.
+/// Whether quotients are not rounded to the type of the weight. Their scales are F32, so
+/// compressed-tensors and ComfyUI divide in F32.
 pub(super) fn divides_in_f32(preset: Preset) -> bool {
     matches!(preset, Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi)
 }
