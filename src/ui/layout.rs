@@ -5,8 +5,7 @@ use crate::app::diff::DiffState;
 use crate::app::keys::Context;
 use crate::app::overlay::{GoTo, Overlay};
 use crate::app::pager::wrap;
-use crate::app::table::{Column, ColumnWidths};
-use crate::app::{Action, App, Tab, Viewport, sparkline};
+use crate::app::{Action, App, Tab, Viewport};
 use ratatui::layout::{Position, Rect, Size};
 
 /// The smallest screen that is drawn.
@@ -248,90 +247,6 @@ pub fn outside(inside: Rect) -> Rect {
     }
 }
 
-/// A column of the table: its position and its width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ColumnPlace {
-    /// The column.
-    pub column: Column,
-    /// Its first cell.
-    pub x: u16,
-    /// Its width in cells.
-    pub width: u16,
-}
-
-/// Width of a row's cursor bar and mark, in columns.
-pub const MARK_WIDTH: u16 = 4;
-/// Gap between two columns.
-const COLUMN_GAP: u16 = 2;
-
-/// Width of an SQNR with its rating, and of the gauge between the two.
-const SQNR_WIDTH: u16 = 19;
-/// Cells of the SQNR bar.
-pub const GAUGE_WIDTH: u16 = 8;
-
-/// The columns that fit, from left to right. The SQNR is always shown; the others are added in
-/// order of usefulness while enough room is left for the name, which gets the rest.
-pub fn columns(width: u16, widest: &ColumnWidths, wanted: &[Column]) -> Vec<ColumnPlace> {
-    use Column::*;
-    let width_of = |column| match column {
-        Shape => (widest.shape as u16).clamp(5, 20),
-        DType => (widest.dtype as u16).clamp(5, 12),
-        Bytes => 8,
-        Scheme => 13,
-        // A sparkline of logarithms says so.
-        Values => sparkline::WIDTH as u16 + 4,
-        Output => 10,
-        By(_) | Gain { .. } => (column.title().chars().count() as u16 + 2).max(10),
-        Sqnr | File | Name => 0,
-    };
-    let enough = (widest.name as u16).clamp(16, 46);
-    // The last column is for the scroll bar.
-    let mut name = width.saturating_sub(MARK_WIDTH + 2).saturating_sub(COLUMN_GAP + SQNR_WIDTH);
-    let mut take = |wanted: u16| {
-        let fits = name >= enough + wanted;
-        name -= if fits { wanted } else { 0 };
-        fits
-    };
-    // Columns of schemes were chosen explicitly, so they come before the defaults.
-    let of_schemes = wanted.iter().copied().filter(|column| column.is_of_schemes());
-    let plain = [Bytes, Shape, Scheme, DType, Values].into_iter();
-    let taken: Vec<Column> = std::iter::once(Output)
-        .chain(of_schemes.clone())
-        .chain(plain)
-        .filter(|column| wanted.contains(column) && take(COLUMN_GAP + width_of(*column)))
-        .collect();
-    let sqnr = if take(COLUMN_GAP + GAUGE_WIDTH) {
-        SQNR_WIDTH + COLUMN_GAP + GAUGE_WIDTH
-    } else {
-        SQNR_WIDTH
-    };
-    let mut x = MARK_WIDTH;
-    let mut places = Vec::with_capacity(7);
-    let mut put = |column, width| {
-        places.push(ColumnPlace { column, x, width });
-        x += width + COLUMN_GAP;
-    };
-    put(Name, name);
-    let fits = |column| taken.contains(&column);
-    for column in [Shape, DType, Bytes].into_iter().filter(|&column| fits(column)) {
-        put(column, width_of(column));
-    }
-    put(Sqnr, sqnr);
-    if fits(Output) {
-        put(Output, width_of(Output));
-    }
-    for column in of_schemes.filter(|&column| fits(column)) {
-        put(column, width_of(column));
-    }
-    if fits(Values) {
-        put(Values, width_of(Values));
-    }
-    if fits(Scheme) {
-        put(Scheme, width_of(Scheme));
-    }
-    places
-}
-
 /// The area of each tab's title on the rule of the detail.
 pub fn tabs(detail: Rect) -> Vec<(Tab, Rect)> {
     let widths = Tab::ALL.map(|tab| tab.title().chars().count() as u16 + 3);
@@ -434,8 +349,6 @@ pub fn histogram(body: Rect) -> [Rect; 2] {
 mod tests {
     use super::*;
 
-    const LLAMA_WIDTHS: ColumnWidths = ColumnWidths { name: 40, shape: 12, dtype: 4 };
-
     #[test]
     fn panes_fill_the_screen_and_do_not_overlap() {
         for (width, height) in [(60, 15), (80, 24), (120, 36), (200, 50), (300, 100)] {
@@ -453,26 +366,5 @@ mod tests {
             }
         }
         assert_eq!(of(Size { width: 59, height: 40 }, MiddlePane::Split), None);
-    }
-
-    #[test]
-    fn columns_that_do_not_fit_beside_the_name_are_left_out() {
-        for width in 60..300 {
-            let places = columns(width, &LLAMA_WIDTHS, &Column::ALL);
-            let last = places.last().expect("a column");
-            assert!(last.x + last.width < width, "{width}");
-            assert!(places[0].width >= 24, "{width}: {}", places[0].width);
-            assert!(places.iter().any(|p| p.column == Column::Sqnr));
-        }
-        let shown = |width, wanted: &[Column]| {
-            columns(width, &LLAMA_WIDTHS, wanted).iter().map(|p| p.column).collect::<Vec<_>>()
-        };
-        let without = Column::ALL.into_iter().filter(|&column| column != Column::Output);
-        let without: Vec<Column> = without.collect();
-        assert_eq!(shown(60, &without), [Column::Name, Column::Sqnr]);
-        assert_eq!(shown(80, &without), [Column::Name, Column::Bytes, Column::Sqnr]);
-        assert_eq!(shown(140, &without).len(), 7);
-        assert_eq!(shown(80, &Column::ALL), [Column::Name, Column::Sqnr, Column::Output]);
-        assert_eq!(shown(160, &Column::ALL).len(), 8);
     }
 }

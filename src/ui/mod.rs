@@ -4,6 +4,7 @@
 mod ascii;
 mod budget;
 mod channels;
+mod columns;
 mod detail;
 mod dialogs;
 mod diff;

@@ -2,10 +2,9 @@
 
 use crate::app::overlay::Overlay;
 use crate::app::{App, MouseTarget, Tab};
+use crate::ui::columns::{MARK_WIDTH, columns};
 use crate::ui::hints;
-use crate::ui::layout::{
-    MARK_WIDTH, body, columns, curve, detail_body, histogram, list, of, plot, tabs,
-};
+use crate::ui::layout::{body, curve, detail_body, histogram, list, of, plot, tabs};
 use ratatui::layout::{Position, Rect, Size};
 
 /// The target of a drag. On the budget's curve and on the histogram, positions past the ends

@@ -1,8 +1,11 @@
 //! Columns, and the orders of the rows.
 
+use crate::activations::ActivationMode;
 use crate::app::keymap::name_of;
-use crate::app::tensor_metrics::{SCHEMES, scheme_name};
+use crate::app::model::Model;
+use crate::app::tensor_metrics::{SCHEMES, Sqnr, scheme_name};
 use crate::quantization::QuantizationScheme;
+use crate::tensor::TensorId;
 
 /// A column, or an order of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +145,9 @@ impl Column {
     }
 }
 
+/// A sort key: the class decides first, then the value.
+pub(crate) type SortKey = (u8, f64);
+
 /// The order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
@@ -155,6 +161,67 @@ impl Sort {
     /// The order that a column starts with.
     pub fn by(column: Column) -> Sort {
         Sort { column, descending: column.starts_descending() }
+    }
+
+    /// The sort key of a tensor; smaller comes first. `name_rank` is its rank by name, if the
+    /// order is that of names.
+    pub(crate) fn key(self, model: &Model, id: TensorId, name_rank: u32) -> SortKey {
+        let tensor = model.checkpoint.tensor(id);
+        let descending = self.descending;
+        let directed = |value: f64| (1, if descending { -value } else { value });
+        match self.column {
+            Column::File => directed(f64::from(id.0)),
+            Column::Name => directed(f64::from(name_rank)),
+            Column::Shape => directed(tensor.parameters() as f64),
+            Column::Bytes => directed(tensor.bytes as f64),
+            Column::DType => {
+                let letters = tensor.dtype.name().bytes().chain([0; 6]).take(6);
+                directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
+            }
+            Column::Scheme => {
+                if model.is_marked(id) {
+                    let scheme = model.scheme_of(id);
+                    let known = || model.schemes().iter().chain(&SCHEMES);
+                    directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
+                } else {
+                    (2, 0.0)
+                }
+            }
+            Column::Values => {
+                match model.measurement(id).metrics().map(|metrics| &metrics.statistics) {
+                    Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
+                    _ => (2, 0.0),
+                }
+            }
+            Column::Output => {
+                match model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
+                    Some(db) => directed(db.max(f64::MIN)),
+                    None => (2, 0.0),
+                }
+            }
+            Column::By(scheme) => match model.sqnr_by(id, scheme) {
+                Some(db) => directed(db),
+                None => (2, 0.0),
+            },
+            // In a vector every element is a channel, so the gain is large but meaningless.
+            Column::Gain { of, over } => match model.gain(id, of, over) {
+                Some(db) if model.quantizable(id) => directed(db),
+                Some(db) => (2, directed(db).1),
+                None => (3, 0.0),
+            },
+            // A tensor that cannot be quantized ranks below the worst.
+            Column::Sqnr => match model.sqnr(id) {
+                Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
+                Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
+                // Vectors, norms and embeddings do not hide the weights.
+                Sqnr::DoesNotFit => (3, 0.0),
+                Sqnr::Decibels(db) if !model.quantizable(id) => (2, directed(db).1),
+                Sqnr::Decibels(db) => directed(db),
+                Sqnr::Waiting => (4, 0.0),
+                Sqnr::Stored => (5, 0.0),
+                Sqnr::Nothing => (6, 0.0),
+            },
+        }
     }
 
     /// Describes the order in words.

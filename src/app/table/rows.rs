@@ -9,9 +9,9 @@ use crate::app::model::Model;
 use crate::app::scroll::{Motion, ScrollList};
 use crate::app::table::folds::initial_folds;
 use crate::app::table::name_order::name_ranks;
-use crate::app::table::order::{Column, Sort};
+use crate::app::table::order::{Column, Sort, SortKey};
 use crate::app::table::totals::{NodeTotals, RATINGS};
-use crate::app::tensor_metrics::{SCHEMES, Sqnr};
+use crate::app::tensor_metrics::Sqnr;
 use crate::app::tree::{NodeId, Tree, TreeItem};
 use crate::tensor::{TensorId, TensorInfo};
 use crate::text::{figures, names};
@@ -88,9 +88,6 @@ pub struct Table {
     /// The rank of each tensor by name; empty until it is needed.
     name_rank: Vec<u32>,
 }
-
-/// A sort key: the class decides first, then the value.
-type SortKey = (u8, f64);
 
 impl Table {
     /// A table of all tensors.
@@ -322,7 +319,12 @@ impl Table {
             self.name_rank = name_ranks(model.checkpoint.tensors());
         }
         let ids = (0..self.keys.len() as u32).into_par_iter().with_min_len(TENSORS_PER_TASK);
-        let keys: Vec<SortKey> = ids.map(|id| self.key(model, TensorId(id))).collect();
+        let keys: Vec<SortKey> = ids
+            .map(|id| {
+                let name_rank = self.name_rank.get(id as usize).copied().unwrap_or_default();
+                self.sort.key(model, TensorId(id), name_rank)
+            })
+            .collect();
         // Tensors with unchanged keys are sorted already; only the few others need sorting.
         let mut others = Vec::new();
         self.order.retain(|&id| {
@@ -340,66 +342,6 @@ impl Table {
             self.rank[id.index()] = rank;
         }
         self.rebuild(model);
-    }
-
-    /// The sort key of a tensor; smaller comes first.
-    fn key(&self, model: &Model, id: TensorId) -> SortKey {
-        let tensor = model.checkpoint.tensor(id);
-        let descending = self.sort.descending;
-        let directed = |value: f64| (1, if descending { -value } else { value });
-        match self.sort.column {
-            Column::File => directed(f64::from(id.0)),
-            Column::Name => directed(f64::from(self.name_rank[id.index()])),
-            Column::Shape => directed(tensor.parameters() as f64),
-            Column::Bytes => directed(tensor.bytes as f64),
-            Column::DType => {
-                let letters = tensor.dtype.name().bytes().chain([0; 6]).take(6);
-                directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
-            }
-            Column::Scheme => {
-                if model.is_marked(id) {
-                    let scheme = model.scheme_of(id);
-                    let known = || model.schemes().iter().chain(&SCHEMES);
-                    directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
-                } else {
-                    (2, 0.0)
-                }
-            }
-            Column::Values => {
-                match model.measurement(id).metrics().map(|metrics| &metrics.statistics) {
-                    Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
-                    _ => (2, 0.0),
-                }
-            }
-            Column::Output => {
-                match model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
-                    Some(db) => directed(db.max(f64::MIN)),
-                    None => (2, 0.0),
-                }
-            }
-            Column::By(scheme) => match model.sqnr_by(id, scheme) {
-                Some(db) => directed(db),
-                None => (2, 0.0),
-            },
-            // In a vector every element is a channel, so the gain is large but meaningless.
-            Column::Gain { of, over } => match model.gain(id, of, over) {
-                Some(db) if model.quantizable(id) => directed(db),
-                Some(db) => (2, directed(db).1),
-                None => (3, 0.0),
-            },
-            // A tensor that cannot be quantized ranks below the worst.
-            Column::Sqnr => match model.sqnr(id) {
-                Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
-                Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
-                // Vectors, norms and embeddings do not hide the weights.
-                Sqnr::DoesNotFit => (3, 0.0),
-                Sqnr::Decibels(db) if !model.quantizable(id) => (2, directed(db).1),
-                Sqnr::Decibels(db) => directed(db),
-                Sqnr::Waiting => (4, 0.0),
-                Sqnr::Stored => (5, 0.0),
-                Sqnr::Nothing => (6, 0.0),
-            },
-        }
     }
 
     /// Rebuilds the rows. The cursor stays on its tensor and on its line of the screen.
