@@ -25,6 +25,9 @@ pub(crate) struct PresetCoder {
     global: f32,
 }
 
+/// Bytes of values after which the search for the codes that occur may end.
+const SEEN_CHUNK: usize = 1 << 14;
+
 /// The stored bytes of consecutive rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct EncodedRows {
@@ -120,7 +123,13 @@ impl PresetCoder {
     /// The codes that occur in encoded rows. Both zeros count as one.
     pub(crate) fn levels_of(&self, rows: &EncodedRows) -> LevelSet {
         let mut seen = [false; 256];
-        rows.values.iter().for_each(|&byte| seen[usize::from(byte)] = true);
+        for values in rows.values.chunks(SEEN_CHUNK) {
+            values.iter().for_each(|&byte| seen[usize::from(byte)] = true);
+            // The first rows may have all codes of 4 bits.
+            if code_bits(self.preset) == 4 && has_all_nibbles(&seen) {
+                break;
+            }
+        }
         let bytes = (0..=u8::MAX).filter(|&byte| seen[usize::from(byte)]);
         let codes: Vec<u8> = match code_bits(self.preset) {
             8 => bytes.collect(),
@@ -343,6 +352,12 @@ fn tiled(scales: &[u8], across: usize) -> Vec<u8> {
         }
     }
     tiled
+}
+
+/// Whether the bytes that were seen have every nibble.
+fn has_all_nibbles(seen: &[bool; 256]) -> bool {
+    let bytes = (0..=u8::MAX).filter(|&byte| seen[usize::from(byte)]);
+    bytes.fold(0u16, |nibbles, byte| nibbles | 1 << (byte & 15) | 1 << (byte >> 4)) == u16::MAX
 }
 
 /// Converts elements to F32; exact except for F64.
