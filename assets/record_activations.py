@@ -23,7 +23,8 @@ over all other axes.
 `describe` returns the stride, padding, dilation and groups of each convolution, which the
 weights do not contain. It returns no metadata for a model without convolutions.
 
-Experts that transformers 5 keeps in one parameter per layer are recorded one by one, under
+Layers that transformers renames, joins or splits while loading are recorded under their names
+in the checkpoint. Experts that transformers 5 keeps in one parameter per layer are recorded one by one, under
 their names in the checkpoint, if the checkpoint stores one tensor per expert. Experts that it
 stores in one tensor too are not recorded.
 
@@ -92,20 +93,23 @@ def record(model, samples, layers=LAYERS, summary=False, dtype=None, rows=None):
             hook.remove()
         model.train(was_training)
 
+    stored = _stored_names(model, layers)
     if nn.Linear in layers:
         recorders |= merged.recorders
     tensors = {}
-    for name, recorder in recorders.items():
-        prefix = f"{name}.input" if name else "input"
-        for suffix, tensor in recorder.tensors().items():
-            tensors[prefix + suffix] = tensor
+    for module, recorder in recorders.items():
+        for name in stored.get(module, [module]):
+            prefix = f"{name}.input" if name else "input"
+            for suffix, tensor in recorder.tensors().items():
+                tensors[prefix + suffix] = tensor
     return tensors
 
 
 def describe(model):
     """Return the metadata to save with recorded tensors: the geometry of convolutions."""
+    stored = _stored_names(model, CONVOLUTIONS)
     moves = {
-        name: {
+        stored_name: {
             "stride": list(module.stride),
             "padding": _padding(name, module),
             "dilation": list(module.dilation),
@@ -113,6 +117,7 @@ def describe(model):
         }
         for name, module in model.named_modules()
         if isinstance(module, CONVOLUTIONS)
+        for stored_name in stored.get(name, [name])
     }
     return {METADATA_KEY: json.dumps(moves)} if moves else {}
 
@@ -169,6 +174,35 @@ class _Experts(TorchFunctionMode):
             for name in self.names.get(weight.data_ptr(), ()):
                 self.recorders[name].add(x.detach())
         return function(*args, **(kwargs or {}))
+
+
+def _stored_names(model, layers):
+    """The names in the checkpoint of each module, where they are not that of the module.
+
+    A joined layer has the names of its parts, which have the same input. Several layers that are
+    one in the checkpoint also have the same input: its name belongs to the first of them.
+    """
+    modules = {
+        name: module
+        for name, module in model.named_modules()
+        if name and isinstance(module, layers) and isinstance(getattr(module, "weight", None), torch.Tensor)
+    }
+    # The first element of a weight in the checkpoint tells whose weight it is.
+    markers = {}
+    for number, (name, module) in enumerate(modules.items()):
+        shape = len(module.weight), *[1] * (module.weight.dim() - 1)
+        markers[f"{name}.weight"] = torch.full(shape, number)
+    try:
+        stored = _names_in_checkpoint(model, markers)
+    except (RuntimeError, ValueError, IndexError):
+        # A conversion that needs the weights themselves.
+        return {}
+    names = {}
+    for name, marker in stored.items():
+        if name.endswith(".weight") and marker.numel():
+            module = list(modules)[int(marker.flatten()[0])]
+            names.setdefault(module, []).append(name.removesuffix(".weight"))
+    return names
 
 
 def _names_in_checkpoint(model, tensors):

@@ -60,6 +60,8 @@ MODELS = {
         {"head_dim": 32, "sliding_window": 64, "query_pre_attn_scalar": 32},
     ),
     "phi3": ("Phi3ForCausalLM", "Phi3Config", {}),
+    # Groups do not divide the columns of its down projections, which stay float in W4A16.
+    "llama-208": ("LlamaForCausalLM", "LlamaConfig", {"intermediate_size": 208}),
 }
 # The names of the schemes in vLLM.
 SCHEMES = {"W8A8": "W8A8Int8", "W4A16": "WNA16"}
