@@ -1,0 +1,88 @@
+//! Block types of ggml: llama.cpp's mixes, and tensors that become F16.
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::budget_choices::schemes_with_mix;
+use crate::cli::error::{Error, UsageError};
+use crate::cli::quantize::args::Quantize;
+use crate::export::OutputFormat;
+use crate::plan::gguf_baseline::MixPoint;
+use crate::plan::gguf_mix::{GgufMix, becomes_f16};
+use crate::plan::rules::TargetRules;
+use crate::plan::{Plan, SelectionError};
+use crate::quantization::ggml::{Importance, ImportanceUse, importance_use};
+use crate::quantization::{Calibration, ErrorDetail, QuantizationScheme, Quantizer};
+use crate::tensor::{BlockType, TensorId};
+use std::sync::Arc;
+
+impl Quantize {
+    /// The types that a mix of llama.cpp gives the selected tensors.
+    pub(super) fn mix(
+        &self,
+        checkpoint: &Checkpoint,
+        mix: GgufMix,
+        tensors: &[TensorId],
+        importance: &Importance,
+    ) -> Result<Plan, Error> {
+        let refuse = |why: String| Error::from(UsageError::options(checkpoint.path(), why));
+        if self.has_budget() {
+            return Err(refuse(format!(
+                "{mix} fixes the types; --max-bytes and --min-sqnr choose them"
+            )));
+        }
+        let mut plan = Plan::new(self.rounding.rounding);
+        for (id, block) in mix.types(checkpoint, !importance.is_empty()) {
+            if !tensors.contains(&id) {
+                continue;
+            }
+            let needs_it = importance_use(block) == Some(ImportanceUse::Required);
+            if needs_it && importance.get(id).is_none() {
+                let name = checkpoint.tensor(id).name.escape_debug();
+                let what = if importance.is_empty() {
+                    "needs an importance matrix: name one with --activations"
+                } else {
+                    "needs importance, which --activations do not have for it"
+                };
+                return Err(refuse(format!("{mix} makes tensor '{name}' {block}, which {what}")));
+            }
+            let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(block));
+            plan.mark(id, Quantizer { calibration, scheme });
+        }
+        mark_f16(checkpoint, tensors, &mut plan);
+        if plan.is_empty() {
+            let path = checkpoint.path().to_owned();
+            Err(SelectionError::Nothing { path, excluded: false }.into())
+        } else {
+            Ok(plan)
+        }
+    }
+
+    /// Compares the mix with the curve over all types that a budget chooses from.
+    pub(super) fn compare_mix(
+        &self,
+        checkpoint: &Arc<Checkpoint>,
+        mix: GgufMix,
+        rules: &TargetRules,
+        importance: &Importance,
+    ) -> Result<Vec<MixPoint>, Error> {
+        let (format, detail) = (OutputFormat::Gguf, ErrorDetail::Full);
+        let by_default = |id: &TensorId| rules.reason(checkpoint, *id).is_none();
+        let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
+        let schemes = schemes_with_mix(checkpoint, mix, importance);
+        let mut outcomes =
+            self.measure(checkpoint, format, tensors, schemes, detail, importance)?;
+        outcomes.retain(|(_, found)| found.iter().all(|outcome| outcome.result.is_ok()));
+        outcomes.sort_by_key(|(id, _)| *id);
+        let choices = self.choices(checkpoint, format, rules, &outcomes)?;
+        let mut points = choices.mix_points(checkpoint, importance);
+        points.retain(|point| point.mix == mix);
+        Ok(points)
+    }
+}
+
+/// Marks the tensors that llama.cpp stores as F16 since no block divides their rows.
+pub(super) fn mark_f16(checkpoint: &Checkpoint, tensors: &[TensorId], plan: &mut Plan) {
+    let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(BlockType::Q8_0));
+    for &id in tensors.iter().filter(|&&id| becomes_f16(checkpoint, id)) {
+        plan.mark(id, Quantizer { calibration, scheme });
+    }
+}
