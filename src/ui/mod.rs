@@ -16,6 +16,7 @@ pub mod layout;
 pub(crate) mod mouse;
 pub(crate) mod picker;
 mod plan;
+mod schemes;
 mod screen;
 pub(crate) mod shares;
 mod tensors;
