@@ -10,6 +10,7 @@ mod session;
 
 mod bucket;
 mod errors;
+mod formats;
 mod proxies;
 mod reading;
 mod resuming;

@@ -1,6 +1,8 @@
 //! Quantizing and dequantizing a model on a server gives the same bytes as its local files.
 
 use crate::reading::{hub, run};
+use crate::server::Hub;
+use crate::support::checkpoint::{weights, write};
 use crate::support::{data, quantscope};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,6 +47,44 @@ fn outputs_are_those_of_the_local_files() {
         let saved = out(&format!("{repository}-there"));
         run(&hub, &["verify", &saved, "--against", &url], None);
     }
+}
+
+/// Files beside the weights decide what loaders look for, and are on the server too.
+#[test]
+fn checks_find_what_they_find_in_the_local_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    for name in ["adapter", "copies/onnx"] {
+        std::fs::create_dir_all(path(name)).expect("made");
+    }
+    let layer = || [weights("model.layers.0.mlp.up_proj.weight", &[8, 8])];
+    write(&path("adapter/adapter_model.safetensors"), &layer(), &[]);
+    std::fs::write(path("adapter/adapter_config.json"), "{}").expect("written");
+    write(&path("copies/model.safetensors"), &layer(), &[]);
+    write(&path("copies/consolidated.safetensors"), &layer(), &[]);
+    std::fs::write(path("copies/onnx/model.onnx"), "weights").expect("written");
+    for name in ["adapter", "copies"] {
+        let config = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}"#;
+        std::fs::write(path(name).join("config.json"), config).expect("written");
+    }
+    let [adapter, copies] = ["adapter", "copies"].map(&path);
+    let hub = Hub::start(&[("org/adapter", &adapter), ("org/copies", &copies)]);
+    let home = tempfile::tempdir().expect("a directory");
+    let check = |model: &str| {
+        let mut command = quantscope(&["check", model, "--for", "transformers"]);
+        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
+        command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+        let output = command.output().expect("runs");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).expect("text").replace(model, "MODEL");
+        (output.status.code(), text)
+    };
+    let near = |path: &Path| check(path.to_str().expect("text"));
+    let (code, found) = near(&copies);
+    assert!(code == Some(0) && found.contains("another copy of the weights"), "{found}");
+    assert!(found.contains("onnx/") && found.contains("consolidated.safetensors"), "{found}");
+    assert_eq!(check("hf://org/copies"), (code, found));
+    assert_eq!(check("hf://org/adapter"), near(&adapter));
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub(crate) fn is_file(path: &Path) -> bool {
     matches!(find(path), Ok(PathTarget::Local(..) | PathTarget::Remote(_)))
 }
 
+pub(crate) fn is_directory(path: &Path) -> bool {
+    matches!(find(path), Ok(PathTarget::Directory(_)))
+}
+
 /// Lists a directory. The value is `Some(true)` for a directory, `Some(false)` for a file and
 /// `None` for a broken link. Names that are not Unicode are left out.
 pub(crate) fn names(directory: &Path) -> io::Result<BTreeMap<String, Option<bool>>> {

@@ -1,6 +1,7 @@
 //! Functions shared by the formats that write a model directory with a `config.json`.
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::io::files;
 use crate::export::error::SaveError;
 use crate::export::output_plan::{OutputPlan, TextFile};
 use crate::export::sidecar_files::pretty;
@@ -38,7 +39,8 @@ pub(super) fn check_file_name(
     plan: &Plan,
     output_plan: &OutputPlan,
 ) -> Result<(), String> {
-    let is_adapter = checkpoint.directory().is_some_and(|root| root.join(PEFT_CONFIG).is_file());
+    let is_adapter =
+        checkpoint.directory().is_some_and(|root| files::is_file(&root.join(PEFT_CONFIG)));
     let [file] = output_plan.files.as_slice() else { return Ok(()) };
     let has_index = output_plan.texts.iter().any(|text| text.name.ends_with(".index.json"));
     let is_found = |name: &str| name.starts_with("model.") && name.ends_with(".safetensors");

@@ -1,5 +1,6 @@
 //! Names of weight files under which loaders do not look for weights.
 
+use crate::checkpoint::io::files;
 use crate::checkpoint::{Checkpoint, Config, Format};
 use crate::export::load_check::finding::Finding;
 use crate::plan::target::Loader;
@@ -36,7 +37,8 @@ pub(super) fn find(
             "ComfyUI opens single files, and the weights are in {shards}; save them as one"
         )));
     }
-    let Some(root) = checkpoint.directory().filter(|_| checkpoint.path().is_dir()) else {
+    let Some(root) = checkpoint.directory().filter(|_| files::is_directory(checkpoint.path()))
+    else {
         return findings;
     };
     if checkpoint.format() != Format::Safetensors {
@@ -65,7 +67,7 @@ pub(super) fn find(
         (None, [name]) => is_variant_of(name, expected),
         (None, _) => false,
     };
-    if root.join(PEFT_CONFIG).is_file() {
+    if files::is_file(&root.join(PEFT_CONFIG)) {
         let missed = !is_found(PEFT_NAME);
         findings.extend(missed.then(|| Finding::fails(misses("PEFT", PEFT_NAME))));
         return findings;

@@ -1,6 +1,8 @@
 //! Finds files with other copies of the weights.
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::io::files;
+use crate::checkpoint::io::remote_path::is_remote;
 use crate::export::load_check::finding::Finding;
 use crate::export::weight_copies::WeightCopies;
 use std::collections::BTreeSet;
@@ -11,7 +13,8 @@ const MAX_DIRECTORIES: usize = 1000;
 
 /// Returns a finding for each copy. Returns none for a model that is a single file.
 pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
-    let Some(root) = checkpoint.directory().filter(|_| checkpoint.path().is_dir()) else {
+    let Some(root) = checkpoint.directory().filter(|_| files::is_directory(checkpoint.path()))
+    else {
         return Vec::new();
     };
     let mut own: BTreeSet<PathBuf> =
@@ -19,7 +22,7 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
     own.extend(checkpoint.index().map(|index| index.path.clone()));
     let copies = WeightCopies::new(checkpoint);
     let mut found: BTreeSet<PathBuf> = BTreeSet::new();
-    for file in files(root) {
+    for file in files_below(root) {
         let Ok(relative) = file.strip_prefix(root) else { continue };
         if !own.contains(&file) {
             found.extend(copies.find(relative, &file));
@@ -27,7 +30,7 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
     }
     let finding = |copy: &PathBuf| {
         let mut shown = copy.to_string_lossy().escape_debug().to_string();
-        if root.join(copy).is_dir() {
+        if files::is_directory(&root.join(copy)) {
             shown.push('/');
         }
         Finding::warns(format!(
@@ -38,22 +41,29 @@ pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
 }
 
 /// Lists the files in a directory and its subdirectories, without following links to directories.
-fn files(root: &Path) -> Vec<PathBuf> {
-    let (mut files, mut pending) = (Vec::new(), vec![root.to_owned()]);
+fn files_below(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut pending) = (Vec::new(), vec![root.to_owned()]);
     let mut visited = 0;
     while let Some(directory) = pending.pop() {
         visited += 1;
         if visited > MAX_DIRECTORIES {
             break;
         }
+        if is_remote(&directory) {
+            for (name, is_directory) in files::names(&directory).unwrap_or_default() {
+                let below = if is_directory == Some(true) { &mut pending } else { &mut found };
+                below.push(directory.join(name));
+            }
+            continue;
+        }
         let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
         for entry in entries {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => pending.push(entry.path()),
-                Ok(_) => files.push(entry.path()),
+                Ok(_) => found.push(entry.path()),
                 Err(_) => {}
             }
         }
     }
-    files
+    found
 }

@@ -11,6 +11,7 @@ use crate::checkpoint::formats::pytorch::tensor::Locator;
 use crate::checkpoint::formats::pytorch::value::{Pickle, Value, ValueId};
 use crate::checkpoint::formats::region::{ByteReader, Region};
 use crate::checkpoint::formats::row::Row;
+use crate::checkpoint::io::files::{self, PathTarget};
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::stored::Stored;
 use crate::checkpoint::tensor_parts::{TensorPart, TensorParts};
@@ -33,17 +34,20 @@ pub(crate) struct Distributed {
 pub(crate) fn distributed_directory(path: &Path) -> Option<PathBuf> {
     let is_part = |path: &Path| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(EXTENSION));
     let is_metadata = |path: &Path| path.file_name().is_some_and(|name| name == METADATA);
-    if !path.is_dir() {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
-        return (is_part(path) || is_metadata(path) && names_tensors(path))
-            .then(|| parent.to_owned());
-    }
-    let metadata = path.join(METADATA);
-    let entries = std::fs::read_dir(path).ok()?;
-    let mut parts = entries.filter_map(|entry| Some(is_part(&entry.ok()?.path())));
-    (parts.any(|is_part| is_part) || metadata.is_file() && names_tensors(&metadata))
-        .then(|| path.to_owned())
+    let directory = match files::find(path).ok()? {
+        PathTarget::Directory(directory) => directory,
+        PathTarget::Local(..) | PathTarget::Remote(_) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            return (is_part(path) || is_metadata(path) && names_tensors(path))
+                .then(|| parent.to_owned());
+        }
+    };
+    let metadata = directory.join(METADATA);
+    let names = files::names(&directory).ok()?;
+    (names.keys().any(|name| is_part(Path::new(name)))
+        || files::is_file(&metadata) && names_tensors(&metadata))
+    .then_some(directory)
 }
 
 /// Returns whether a file is a pickle of `torch.distributed.checkpoint.metadata.Metadata`.
@@ -73,7 +77,7 @@ fn read_metadata(source: &Source) -> Result<Pickle> {
 /// Reads the tensors of a directory. A tensor with missing parts is listed with the reason.
 pub(crate) fn read_distributed(directory: &Path) -> Result<Distributed> {
     let path = directory.join(METADATA);
-    if !path.is_file() {
+    if !files::is_file(&path) {
         let why = "it is a distributed checkpoint (torch.distributed.checkpoint) without .metadata, which holds the names and shapes of its tensors";
         return Err(ReadError::new(directory, Problem::Layout(why.to_owned())));
     }

@@ -8,7 +8,7 @@ use crate::checkpoint::io::remote::error::RemoteError;
 use foldhash::HashMap;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,12 +24,14 @@ const RUN_BLOCKS: u64 = 4;
 /// Number of blocks fetched ahead of a reader.
 const AHEAD_BLOCKS: u64 = 32;
 
-/// Maximum number of blocks in memory, for all files together: 48 MiB. Answers that are
-/// being received add up to 16 MiB.
-const MAX_BLOCKS: usize = 48;
+/// Maximum number of requested or received blocks, for all files together: 40 MiB.
+const MAX_BLOCKS: usize = 40;
 
 /// Number of requested or unread blocks above which nothing is fetched ahead.
-const MAX_PENDING_BLOCKS: usize = 40;
+const MAX_PENDING_BLOCKS: usize = 32;
+
+/// Maximum number of unused buffers that are kept for later answers: 16 MiB.
+const MAX_SPARE_BUFFERS: usize = 4;
 
 /// Number of connections for read-ahead, in addition to those of the readers.
 const CONNECTIONS: usize = 8;
@@ -45,8 +47,49 @@ const HEAD_KEY: u64 = u64::MAX;
 
 /// A source of byte ranges.
 pub(super) trait Fetch: Send + Sync + 'static {
-    /// Fetches all bytes of a range.
-    fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, RemoteError>;
+    /// Appends all bytes of a range to `out`.
+    fn fetch(&self, range: Range<u64>, out: &mut Vec<u8>) -> Result<(), RemoteError>;
+}
+
+/// Buffers of earlier answers. Allocators keep large freed buffers for each thread, which would
+/// exceed the bound on memory.
+static SPARE_BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// The bytes of one answer, shared by its blocks.
+#[derive(Default)]
+struct Answer(Vec<u8>);
+
+impl Answer {
+    /// Returns an empty answer.
+    fn new() -> Answer {
+        let spare = SPARE_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Answer(spare.unwrap_or_default())
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let mut spare = SPARE_BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < MAX_SPARE_BUFFERS && self.0.capacity() as u64 >= BLOCK_BYTES {
+            self.0.clear();
+            spare.push(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+/// A block: a part of an answer.
+#[derive(Clone)]
+struct Block {
+    answer: Arc<Answer>,
+    range: Range<usize>,
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.answer.0.get(self.range.clone()).unwrap_or_default()
+    }
 }
 
 static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
@@ -75,7 +118,7 @@ struct Slots {
 enum Slot {
     Loading,
     Ready {
-        bytes: Arc<[u8]>,
+        block: Block,
         /// The clock at the last access.
         last: u64,
         /// Whether a reader has read it to its end.
@@ -96,9 +139,9 @@ impl Slots {
         self.blocks.values().filter(is_pending).count()
     }
 
-    fn insert(&mut self, key: (u64, u64), bytes: Arc<[u8]>) {
+    fn insert(&mut self, key: (u64, u64), block: Block) {
         self.clock += 1;
-        self.blocks.insert(key, Slot::Ready { bytes, last: self.clock, is_read: false });
+        self.blocks.insert(key, Slot::Ready { block, last: self.clock, is_read: false });
         while self.blocks.len() > MAX_BLOCKS {
             let age = |slot: &Slot| match slot {
                 Slot::Loading => None,
@@ -159,7 +202,8 @@ impl Blocks {
 
     /// Stores the first bytes of the file, at most [`HEAD_BYTES`].
     pub(super) fn fill_head(&self, head: Vec<u8>) {
-        CACHE.lock().insert((self.file, HEAD_KEY), head.into());
+        let range = 0..head.len();
+        CACHE.lock().insert((self.file, HEAD_KEY), Block { answer: Arc::new(Answer(head)), range });
     }
 
     /// Fills `buffer` from `offset`. The range must be inside the file.
@@ -235,15 +279,15 @@ impl Blocks {
         source: &Arc<F>,
         key: u64,
         wanted: u64,
-    ) -> Result<Arc<[u8]>, RemoteError> {
+    ) -> Result<Block, RemoteError> {
         let mut slots = CACHE.lock();
         loop {
             slots.clock += 1;
             let clock = slots.clock;
             match slots.blocks.get_mut(&(self.file, key)) {
-                Some(Slot::Ready { bytes, last, .. }) => {
+                Some(Slot::Ready { block, last, .. }) => {
                     *last = clock;
-                    return Ok(bytes.clone());
+                    return Ok(block.clone());
                 }
                 Some(Slot::Loading) => {
                     slots = CACHE.changed.wait(slots).unwrap_or_else(PoisonError::into_inner);
@@ -275,28 +319,25 @@ impl Blocks {
     }
 
     /// Fetches the claimed blocks. Returns the first one.
-    fn deliver<F: Fetch>(
-        &self,
-        source: &F,
-        claim: Claim,
-    ) -> Result<Option<Arc<[u8]>>, RemoteError> {
+    fn deliver<F: Fetch>(&self, source: &F, claim: Claim) -> Result<Option<Block>, RemoteError> {
         let (Some(&first), Some(&last)) = (claim.keys.first(), claim.keys.last()) else {
             return Ok(None);
         };
         let range = self.range(first).start..self.range(last).end;
         self.repeat_error()?;
-        let fetched = source.fetch(range).inspect_err(|error| {
+        let mut answer = Answer::new();
+        source.fetch(range, &mut answer.0).inspect_err(|error| {
             let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
             *broken = Some((Instant::now(), error.clone()));
         })?;
-        let mut rest = fetched.as_slice();
-        let mut given = None;
+        let (size, answer) = (answer.0.len(), Arc::new(answer));
+        let (mut given, mut start) = (None, 0usize);
         let mut slots = CACHE.lock();
         for &key in &claim.keys {
-            let length = (self.range(key).end - self.range(key).start).min(rest.len() as u64);
-            let (block, after) = rest.split_at(length as usize);
-            rest = after;
-            let block: Arc<[u8]> = block.into();
+            let length = self.range(key).end - self.range(key).start;
+            let end = start.saturating_add(length as usize).min(size);
+            let block = Block { answer: answer.clone(), range: start..end };
+            start = end;
             given.get_or_insert_with(|| block.clone());
             slots.insert((self.file, key), block);
         }
@@ -365,10 +406,11 @@ mod tests {
     }
 
     impl Fetch for Bytes {
-        fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, RemoteError> {
+        fn fetch(&self, range: Range<u64>, out: &mut Vec<u8>) -> Result<(), RemoteError> {
             self.fetched.fetch_add(range.end - range.start, Ordering::Relaxed);
             self.requests.fetch_add(1, Ordering::Relaxed);
-            Ok(self.bytes[range.start as usize..range.end as usize].to_vec())
+            out.extend_from_slice(&self.bytes[range.start as usize..range.end as usize]);
+            Ok(())
         }
     }
 
@@ -436,7 +478,7 @@ mod tests {
     fn an_error_reaches_every_reader_and_is_not_retried_immediately() {
         struct Gone(AtomicUsize);
         impl Fetch for Gone {
-            fn fetch(&self, _: Range<u64>) -> Result<Vec<u8>, RemoteError> {
+            fn fetch(&self, _: Range<u64>, _: &mut Vec<u8>) -> Result<(), RemoteError> {
                 self.0.fetch_add(1, Ordering::Relaxed);
                 Err(RemoteError::NotFound)
             }

@@ -150,7 +150,8 @@ impl RemoteFile {
     ///
     /// The range ends past the file, or the server does not send it.
     pub(crate) fn read_direct(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        let bytes = self.remote.fetch(offset..offset.saturating_add(buffer.len() as u64))?;
+        let mut bytes = Vec::new();
+        self.remote.fetch(offset..offset.saturating_add(buffer.len() as u64), &mut bytes)?;
         if bytes.len() == buffer.len() {
             buffer.copy_from_slice(&bytes)
         } else {
@@ -162,22 +163,23 @@ impl RemoteFile {
 
 impl Fetch for Remote {
     /// Keeps what an interrupted connection has sent, and requests the rest again.
-    fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, RemoteError> {
+    fn fetch(&self, range: Range<u64>, out: &mut Vec<u8>) -> Result<(), RemoteError> {
         let length = range.end.saturating_sub(range.start);
-        let mut bytes = Vec::with_capacity(length as usize);
+        let first = out.len();
+        out.reserve(length as usize);
         let mut retries = RetryCounter::default();
-        while (bytes.len() as u64) < length {
-            let before = bytes.len();
-            let rest = range.start + before as u64..range.end;
-            let result = self.fetch_once(rest, &mut bytes);
-            if bytes.len() > before {
+        while ((out.len() - first) as u64) < length {
+            let before = out.len();
+            let rest = range.start + (before - first) as u64..range.end;
+            let result = self.fetch_once(rest, out);
+            if out.len() > before {
                 retries.reset();
             }
             if let Err(error) = result {
                 retries.wait(error)?;
             }
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
