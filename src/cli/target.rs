@@ -155,8 +155,9 @@ pub(super) struct TargetArgs {
     format: Option<FormatName>,
     /// Which elements share a scale, or one of compressed-tensors' schemes: W8A8 is int8
     /// weights and inputs, W8A16 int8 weights only, W4A16 and W4A16_ASYM int4 weights (W4A16:64:
-    /// in groups of 64), FP8_DYNAMIC and FP8_BLOCK FP8, NVFP4A16 and MXFP4A16 FP4, MXFP8A16 FP8
-    /// with scales of powers of two. If not given: W8A8 for
+    /// in groups of 64), FP8_DYNAMIC and FP8_BLOCK FP8, FP8 the same with recorded
+    /// scales of inputs, NVFP4A16 and MXFP4A16 FP4, MXFP8A16 FP8
+    /// with scales of powers of two. For ComfyUI also FP8 and NVFP4_COMFYUI. If not given: W8A8 for
     /// compressed-tensors, with one scale per channel; W8A16 has the largest block of 128, 64
     /// and 32 that divides every row; per-channel where training learned a scale for each;
     /// per-tensor otherwise. For GGUF: a block type of ggml in small letters, such as q4_K or
@@ -275,8 +276,8 @@ impl TargetArgs {
     ) -> Result<Target, Error> {
         let presets = Container::CompressedTensors(LinearScheme::Presets);
         if target.is_default() && self.format.is_none() {
-            let is_of_comfyui = Preset::COMFYUI.contains(&preset);
-            return Ok(Target::format(if is_of_comfyui { Container::ComfyUi } else { presets }));
+            let is_held = presets.can_store(QuantizationScheme::Preset(preset));
+            return Ok(Target::format(if is_held { presets } else { Container::ComfyUi }));
         }
         let names_scheme = self.format.is_some_and(|format| format.names_scheme);
         match target.container() {
@@ -288,7 +289,7 @@ impl TargetArgs {
             other if other.can_store(QuantizationScheme::Preset(preset)) => Ok(target),
             other => {
                 let (scheme, format) = (preset.name(), other.name());
-                let why = if Preset::COMFYUI.contains(&preset) {
+                let why = if preset == Preset::Nvfp4ComfyUi {
                     TargetError::OnlyComfyUi { scheme, format }
                 } else {
                     TargetError::NoSuchScheme { scheme, format }

@@ -7,10 +7,10 @@ use super::options::{OutputArgs, WorkArgs, open};
 use super::output::{Output, output};
 use super::receipt::Quantized;
 use crate::checkpoint::{Checkpoint, ObservedActivations};
-use crate::export::{self, Match, Partition, SaveError};
+use crate::export::{self, Match, Partition, SaveError, fp8_input_scale};
 use crate::job::verify::{self, Verification, Verified};
 use crate::quantization::ggml::Importance;
-use crate::quantization::{AnalysisSpec, Rounding, Thresholds, narrowed_scale};
+use crate::quantization::{AnalysisSpec, Rounding, ScaleStorage, Thresholds, narrowed_scale};
 use crate::report::document::ErrorFigures;
 use crate::tensor::FloatType;
 use crate::text::{figures, names};
@@ -102,9 +102,8 @@ impl Verify {
             let found = self.activations.measure(source, &activations, ids, &spec, &self.work)?;
             let scales = found.input_scales()?;
             for (tensor, scale) in pairs {
-                let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
-                let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
-                let expected = scales.get(&tensor.source).map(|&s| narrowed_scale(s, to));
+                let expected = scales.get(&tensor.source);
+                let expected = expected.map(|&found| stored_scale(found, written, source, tensor));
                 if expected.map(f32::to_bits) != Some(scale.to_bits()) {
                     let expected = expected.map_or("none".to_owned(), |scale| scale.to_string());
                     let why = format!("the scale of its inputs is {scale}, expected {expected}");
@@ -118,14 +117,22 @@ impl Verify {
         let mut changed = verification.tensors.iter().filter(|t| t.matched != Match::Identical);
         let observed = changed.all(|tensor| {
             let Some(&scale) = stored.get(&tensor.out) else { return true };
-            let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
-            let to = int8.map_or(FloatType::F32, |int8| int8.scale_type);
             let watched = source.observed(tensor.source);
             let found = watched.and_then(ObservedActivations::input_scale);
-            found.map(|found| narrowed_scale(found, to)) == Some(scale)
+            found.map(|found| stored_scale(found, written, source, tensor)) == Some(scale)
         });
         Ok(InputScales { count, compared, observed: observed && count > 0 })
     }
+}
+
+/// The stored scale of a layer's inputs whose scale as int8 is `scale`.
+fn stored_scale(scale: f32, written: &Checkpoint, source: &Checkpoint, tensor: &Verified) -> f32 {
+    if let Match::Preset(_) = tensor.matched {
+        let float = source.float_type(tensor.source).unwrap_or(FloatType::F32);
+        return narrowed_scale(fp8_input_scale(scale), ScaleStorage::ElementType.scale_type(float));
+    }
+    let int8 = written.packed_format(tensor.out).and_then(|layout| layout.int8());
+    narrowed_scale(scale, int8.map_or(FloatType::F32, |int8| int8.scale_type))
 }
 
 /// The result, for the table and the JSON document.

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, StoredId};
 use crate::export::error::SaveError;
+use crate::quantization::QuantizationType;
 use crate::tensor::{TensorId, TensorInfo, read_f64};
 use std::collections::HashMap;
 
@@ -11,6 +12,13 @@ pub(crate) fn input_scale_name(weight: &TensorInfo) -> String {
         "" => "input_scale".to_owned(),
         module => format!("{module}.input_scale"),
     }
+}
+
+/// Returns the scale of a layer's FP8 inputs whose scale as int8 is `scale`.
+pub fn fp8_input_scale(scale: f32) -> f32 {
+    let [int8, fp8] =
+        [QuantizationType::QInt8, QuantizationType::F8E4M3].map(|qtype| f64::from(qtype.max()));
+    (f64::from(scale) * int8 / fp8) as f32
 }
 
 /// Reads the input scales of an output, by the weights of the layers.

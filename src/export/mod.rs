@@ -38,7 +38,7 @@ pub use atomic_output::{AtomicOutput, KeptOutput};
 pub use compensated::CompensatedTensors;
 pub use encode::{ChunkEncoder, Sink};
 pub use error::SaveError;
-pub use input_scales::input_scales;
+pub use input_scales::{fp8_input_scale, input_scales};
 pub use load_check::{Finding, LoadCheck, Severity};
 pub use output_path::check;
 pub use output_plan::{Entry, KnownScales, MadeFrom, OutFile, OutputPlan, TextFile};

@@ -24,10 +24,10 @@ pub fn observed_input_scales(checkpoint: &Checkpoint) -> Result<BTreeMap<TensorI
 /// How the inputs of quantized layers are quantized.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum InputQuantization {
-    /// int8 at run time, with one scale per token.
+    /// At run time, with one scale per token.
     #[default]
     Dynamic,
-    /// int8 with one scale per layer, calibrated on recorded inputs. The key is the layer's
+    /// int8 or FP8 with one scale per layer, calibrated on recorded inputs. The key is the layer's
     /// weight.
     Static(BTreeMap<TensorId, f32>),
 }

@@ -29,7 +29,8 @@ pub enum Preset {
     Mxfp4A16,
     /// FP8 weights in groups of 32 whose scales are powers of two.
     Mxfp8A16,
-    /// FP8 weights with one scale per tensor.
+    /// FP8 weights with one scale per tensor; in compressed-tensors FP8 activations with one recorded
+    /// scale per layer.
     Fp8,
     /// FP4 weights in groups of 16 with FP8 scales and one global scale, with the arithmetic and
     /// the order of ComfyUI.

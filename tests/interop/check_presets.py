@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import transformers
 from compressed_tensors.compressors import BaseCompressor
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 PRESETS = ["W4A16", "W4A16_ASYM", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4A16", "MXFP4A16", "MXFP8A16"]
@@ -109,6 +110,17 @@ def check(program, name, source, options, directory, heard):
     return good
 
 
+def captures(source, path):
+    """Write inputs of each projection, as record_activations.py records them."""
+    tensors = {}
+    for name, weight in load_file(f"{source}/model.safetensors").items():
+        if "proj" in name:
+            inputs = torch.randn(1, 8, weight.shape[1]) * 2
+            tensors[name.removesuffix("weight") + "input"] = inputs
+    save_file(tensors, path)
+    return path
+
+
 def main():
     program, llama, directory, *names = sys.argv[1:]
     directory = Path(directory)
@@ -121,6 +133,10 @@ def main():
         cases |= {f"{model}-{preset}": (source, ["--scheme", preset]) for preset in PRESETS}
         for mixture, (size, schemes) in MIXTURES.items():
             cases[f"{model}-{mixture}"] = (source, ["--max-bytes", size, "--schemes", schemes])
+    (directory / "out").mkdir(parents=True, exist_ok=True)
+    recorded = captures(f"{llama}/single", directory / "out" / "captures.safetensors")
+    static = ["--scheme", "FP8", "--activation-scheme", "static", "--activations", recorded]
+    cases["llama-FP8"] = (f"{llama}/single", static)
     cases |= {f"experts-{preset}": (experts, ["--scheme", preset]) for preset in OF_EXPERTS}
     chosen = {name: case for name, case in cases.items() if not names or name in names}
     good = [check(program, name, *case, directory / "out", heard) for name, case in chosen.items()]

@@ -129,3 +129,23 @@ fn stored_tensors_are_read_as_compressed_tensors_reads_them() {
         }
     }
 }
+
+/// `presets/fp8.safetensors` has the first 16 rows of the case `plain` and their scale.
+#[test]
+fn fp8_with_one_scale_per_tensor_is_that_of_compressed_tensors() {
+    let expected = read("fp8");
+    let expected = SafeTensors::deserialize(&expected).expect("a safetensors file");
+    for (file, dtype) in FILES {
+        let bytes = read(file);
+        let golden = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let input = golden.tensor("plain.input").expect("an input");
+        let parts = encode_preset(Preset::Fp8, dtype, &shape_of(&input), input.data(), None);
+        let parts = parts.expect("can be quantized");
+        assert_eq!(parts.len(), 2);
+        for (part, bytes) in parts {
+            let name = format!("{file}.weight{}", part.suffix);
+            let expected = expected.tensor(&name).expect(&name).data().to_vec();
+            assert!(bytes.starts_with(&expected), "{name}");
+        }
+    }
+}

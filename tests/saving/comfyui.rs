@@ -133,8 +133,8 @@ fn nvfp4_is_stored_as_comfyui_stores_it() {
 fn fp8_has_one_scale_for_each_tensor() {
     let (directory, source) = model();
     let out = directory.path().join("q.safetensors");
-    let command = ["quantize", text(&source), "-o", text(&out), "--scheme", "FP8"];
-    let receipt = json(&command);
+    let command = ["quantize", text(&source), "-o", text(&out), "--for", "comfyui"];
+    let receipt = json(&[&command[..], &["--scheme", "FP8"]].concat());
     assert_eq!(receipt["quantized"].as_array().map(Vec::len), Some(2));
     let (original, written) =
         (Checkpoint::open(&source).expect("opens"), Checkpoint::open(&out).expect("opens"));

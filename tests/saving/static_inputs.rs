@@ -82,7 +82,7 @@ fn static_outputs_are_verified_and_dequantized() {
     let out = saved.statically("static");
     let verify = ["verify", &out, "--against", &saved.model];
     let text = stdout(&verify);
-    assert!(text.contains("scales of inputs: 2, each a scale"), "{text}");
+    assert!(text.contains("scales of inputs: 2, all positive and finite"), "{text}");
     let text = stdout(&[&verify[..], &["--activations", &saved.captures]].concat());
     assert!(text.contains("scales of inputs: 2, calibrated again with the same result"), "{text}");
 
@@ -138,7 +138,7 @@ fn impossible_static_inputs_are_refused() {
     let captures = ["--activations", saved.captures.as_str()];
     let statically = ["--activation-scheme", "static", captures[0], captures[1]];
     let (_, printed) = with(&[&["--format", "int8-weight-only"], &statically[..]].concat());
-    assert!(printed.contains("W8A16 has no scales of inputs"), "{printed}");
+    assert!(printed.contains("W8A16 stores no scales of inputs"), "{printed}");
     let named = ["--format", "int8", "--include", "model.layers.1.mlp.up_proj.weight"];
     let (_, printed) = with(&[&named[..], &statically].concat());
     assert!(
@@ -178,4 +178,60 @@ fn the_budget_minimises_the_error_of_the_outputs() {
     let by_weights = kept(&[]);
     let by_output = kept(&["--activations", "demo:"]);
     assert_ne!(by_weights, by_output);
+}
+
+#[test]
+fn fp8_has_static_scales_of_weights_and_inputs() {
+    let saved = tiny_llama();
+    let out = saved.path("fp8");
+    let command = ["quantize", &saved.model, "-o", &out, "--for", "transformers"];
+    let scope = ["--include", "*.0.mlp.up_proj.weight", "--include", "*.0.mlp.gate_proj.weight"];
+    let options = ["--scheme", "FP8", "--activation-scheme", "static"];
+    let captures = ["--activations", saved.captures.as_str()];
+    let error = failure(&[&command[..], &scope, &["--scheme", "FP8"]].concat()).1;
+    assert!(error.contains("--activation-scheme static"), "{error}");
+    let dynamic = ["--scheme", "FP8_DYNAMIC", "--activation-scheme", "static"];
+    let error = failure(&[&command[..], &scope, &dynamic, &captures].concat()).1;
+    assert!(error.contains("W8A8 or FP8"), "{error}");
+    stdout(&[&command[..], &scope, &options, &captures].concat());
+    let quantization = &config(&out)["quantization_config"];
+    let group = &quantization["config_groups"]["group_0"];
+    let tensor = json!({
+        "num_bits": 8, "type": "float", "symmetric": true, "dynamic": false,
+        "strategy": "tensor", "group_size": null,
+    });
+    assert_eq!(group["weights"], tensor);
+    assert_eq!(group["input_activations"], tensor);
+    assert_eq!(quantization["format"], "float-quantized");
+    let written = Checkpoint::open(Path::new(&out)).expect("opens");
+    let scale_of = |name: &str| {
+        let found = written.all_stored().find(|(_, stored)| stored.name == *name);
+        let (id, stored) = found.unwrap_or_else(|| panic!("{name}"));
+        assert_eq!((stored.dtype.name(), stored.shape.dims()), ("BF16", &[1][..]), "{name}");
+        let bytes = written.reader().stored(id, 0..2).expect("reads").to_vec();
+        half::bf16::from_le_bytes(bytes.try_into().expect("one BF16")).to_f32()
+    };
+    // The largest magnitude of the inputs is 50/8.
+    let expected = half::bf16::from_f32(50.0 / 8.0 / 448.0).to_f32();
+    assert_eq!(scale_of(&format!("{LAYER}.input_scale")), expected);
+    assert!(scale_of(&format!("{LAYER}.weight_scale")) > 0.0);
+    let verify = ["verify", &out, "--against", &saved.model];
+    stdout(&verify);
+    stdout(&[&verify[..], &captures].concat());
+    let other = saved.path("other.safetensors");
+    let changed = |module: &str| {
+        let values = (0..384).map(|i| i as f32);
+        f32s(&format!("model.layers.0.mlp.{module}.input"), &[1, 3, 128], values)
+    };
+    write(Path::new(&other), &[changed("up_proj"), changed("gate_proj")], &[]);
+    let error = failure(&[&verify[..], &["--activations", &other]].concat()).1;
+    assert!(error.contains("the scale of its inputs is"), "{error}");
+    let recipe = saved.path("plan.toml");
+    let planned = ["--dry-run", "--write-recipe", &recipe];
+    let again = saved.path("again");
+    let again_command = ["quantize", &saved.model, "-o", &again, "--for", "transformers"];
+    stdout(&[&again_command[..], &scope, &options, &captures, &planned].concat());
+    stdout(&["quantize", &saved.model, "-o", &again, "--recipe", &recipe]);
+    let file = |out: &str| fs::read(PathBuf::from(out).join("model.safetensors")).expect("reads");
+    assert!(file(&out) == file(&again), "a recipe gives other bytes");
 }

@@ -212,6 +212,7 @@ fn scaled(
 /// Returns the preset of compressed-tensors with this division, if any.
 fn preset(division: &Division, scale: PartTensor) -> Option<Preset> {
     match (division, scale.dtype()) {
+        (Division::Tensor, dtype) if dtype.float().is_some() => Some(Preset::Fp8),
         (Division::Rows, dtype) if dtype.float().is_some() => Some(Preset::Fp8Dynamic),
         (Division::Blocks(128, 128), dtype) if dtype.float().is_some() => Some(Preset::Fp8Block),
         (Division::Groups(32), DType::U8) => Some(Preset::Mxfp8A16),

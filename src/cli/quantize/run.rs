@@ -9,7 +9,7 @@ use crate::cli::quantize::plan::Planned;
 use crate::cli::save::save;
 use crate::cli::target::output_format;
 use crate::cli::{dry_run, output, receipt};
-use crate::export::{LoadCheck, OutputFormat, Task};
+use crate::export::{LoadCheck, OutputFormat, Task, fp8_input_scale};
 use crate::plan::rules::TargetRules;
 use crate::plan::target::Target;
 use crate::plan::{ErrorCompensation, InputQuantization, Plan, observed_input_scales, recipe};
@@ -210,15 +210,22 @@ impl Quantize {
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
         let refuse = |why: String| UsageError::options(&self.save.out, why);
-        if format != OutputFormat::Int8 {
+        let is_fp8 = |quantizer: Quantizer| quantizer.scheme.preset() == Some(Preset::Fp8);
+        let has_scale = |quantizer: Quantizer| match format {
+            OutputFormat::Int8 => true,
+            OutputFormat::Presets => is_fp8(quantizer),
+            _ => false,
+        };
+        let layers = plan.iter().filter(|(_, quantizer)| has_scale(*quantizer));
+        let ids: Vec<TensorId> = layers.map(|(id, _)| id).collect();
+        if ids.is_empty() {
             let why = format!(
-                "{} stores no scales of inputs; --format compressed-tensors --scheme W8A8 does",
+                "{} stores no scales of inputs; --format compressed-tensors --scheme W8A8 or FP8 does",
                 plan.target
             );
             return Err(refuse(why).into());
         }
-        let ids: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
-        let scales = match self.activations.open(checkpoint)? {
+        let mut scales = match self.activations.open(checkpoint)? {
             Some(activations) => {
                 // Without quantizers only the inputs are calibrated.
                 let spec = AnalysisSpec::scales(Vec::new(), plan.rounding);
@@ -246,6 +253,12 @@ impl Quantize {
             warnings.push(format!(
                 "tensor '{shown}' was left as it is: no inputs were recorded for it"
             ));
+        }
+        scales.retain(|&id, _| plan.get(id).is_some_and(has_scale));
+        for (&id, scale) in &mut scales {
+            if plan.get(id).is_some_and(is_fp8) {
+                *scale = fp8_input_scale(*scale);
+            }
         }
         plan.inputs = InputQuantization::Static(scales);
         Ok(())

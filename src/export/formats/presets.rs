@@ -12,6 +12,7 @@ use crate::export::formats::compressed_tensors::entry;
 use crate::export::formats::model_directory::{check_file_name, model_obstacle, part_taken};
 use crate::export::formats::shards::{self, FileMetadata, entries};
 use crate::export::formats::writer::{FormatWriter, OutputKind};
+use crate::export::input_scales::input_scale_name;
 use crate::export::module_patterns;
 use crate::export::output_plan::{Entry, MadeFrom, OutputPlan, TextFile};
 use crate::export::request::Request;
@@ -19,8 +20,10 @@ use crate::export::sidecar_files::pretty;
 use crate::plan::rules::{FusionUnits, experts_of};
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{PRESET_SCHEMES, Plan};
-use crate::quantization::{Preset, PresetGroup, PresetPart, QuantizationScheme, shape_bytes};
-use crate::tensor::{FloatType, TensorId};
+use crate::quantization::{
+    Preset, PresetGroup, PresetPart, QuantizationScheme, ScaleStorage, narrowed_scale, shape_bytes,
+};
+use crate::tensor::{FloatType, Shape, TensorId, write_f64};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
@@ -123,10 +126,17 @@ fn check_tensors(checkpoint: &Checkpoint, plan: &Plan) -> Result<(), String> {
                 "'{name}' is an expert, and transformers loads experts in NVFP4 without an error but with wrong values; choose W4A16 or FP8_DYNAMIC for experts"
             ));
         }
+        if preset == Preset::Fp8 && plan.inputs.scale(id).is_none() {
+            return Err(format!(
+                "'{name}' is to be FP8, whose inputs have recorded scales: give --activation-scheme static with --activations, or choose FP8_DYNAMIC"
+            ));
+        }
         let float = tensor.dtype.float().unwrap_or(FloatType::F32);
         let parts = preset.parts(float, &tensor.shape).into_iter();
         let parts = parts.map(|part| format!("{}{}", tensor.name, part.suffix));
-        let parts: Vec<String> = parts.filter(|part| *part != *tensor.name).collect();
+        let input_scale = (preset == Preset::Fp8).then(|| input_scale_name(tensor));
+        let parts = parts.filter(|part| *part != *tensor.name).chain(input_scale);
+        let parts: Vec<String> = parts.collect();
         part_taken(tensor, &parts, &names)?;
     }
     Ok(())
@@ -201,7 +211,15 @@ fn preset_entries(checkpoint: &Checkpoint, plan: &Plan, id: TensorId) -> Option<
         };
         entry(format!("{}{}", tensor.name, stored.suffix), stored.dtype, stored.shape, made_from)
     });
-    entries.collect()
+    let mut entries: Vec<Entry> = entries.collect::<Option<_>>()?;
+    if let Some(scale) = plan.inputs.scale(id).filter(|_| preset == Preset::Fp8) {
+        let scale_type = ScaleStorage::ElementType.scale_type(tensor.dtype.float()?);
+        let mut bytes = Vec::new();
+        write_f64(scale_type, narrowed_scale(scale, scale_type).into(), &mut bytes);
+        let (name, made_from) = (input_scale_name(tensor), MadeFrom::Literal(bytes));
+        entries.push(entry(name, scale_type.dtype(), Shape::vector(1), made_from)?);
+    }
+    Some(entries)
 }
 
 /// Returns the `quantization_config` of `config.json`. With a single group, the format is at the
@@ -280,6 +298,10 @@ fn config_group(preset: Preset, targets: &[String]) -> Value {
         })
     };
     let input_activations = match preset {
+        Preset::Fp8 => json!({
+            "num_bits": bits, "type": kind, "symmetric": true, "dynamic": false,
+            "strategy": "tensor", "group_size": null,
+        }),
         Preset::W8A8 | Preset::Fp8Dynamic => inputs("token", Value::Null),
         Preset::Fp8Block => inputs("group", 128.into()),
         _ => Value::Null,
@@ -303,7 +325,7 @@ mod tests {
             concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/golden/presets/config_groups.json");
         let text = std::fs::read_to_string(path).expect("the golden file");
         let golden: Value = serde_json::from_str(&text).expect("JSON");
-        for preset in Preset::ALL {
+        for preset in Preset::ALL.into_iter().chain([Preset::Fp8]) {
             let found = config_group(preset, &["Linear".to_owned()]);
             assert_eq!(found, golden[preset.name()], "{preset}");
         }

@@ -53,6 +53,7 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
             }
             Match::Preset(_) => {
                 presets = true;
+                inputs.extend(recorded.get(&pair.out).map(|&scale| (pair.source, scale)));
                 let name = pairing.out.packed_format(pair.out).map(PackedFormat::name);
                 let is_of = |other: &&str| name.as_ref().is_some_and(|n| n.starts_with(*other));
                 container = container.or([COMFYUI, MLX].into_iter().find(is_of));

@@ -8,7 +8,7 @@ use crate::plan::rules::eligibility::{Eligibility, Reason};
 use crate::plan::rules::rules::TargetRules;
 use crate::plan::schemes::{dividing_block, fitting_presets};
 use crate::plan::target::{Container, LinearScheme};
-use crate::quantization::{QuantizationScheme, Quantizer, Rounding};
+use crate::quantization::{Preset, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
 use std::collections::BTreeSet;
@@ -90,7 +90,13 @@ impl TargetRules {
     pub fn fit(&self, checkpoint: &Checkpoint, plan: &Plan) -> FittedPlan {
         let mut fitted = FittedPlan { plan: plan.clone(), changes: Vec::new() };
         fitted.plan.target = self.target().clone();
-        if self.target().container() != Container::CompressedTensors(LinearScheme::W8A8) {
+        let has_fp8 = plan.iter().any(|(_, q)| q.scheme == QuantizationScheme::Preset(Preset::Fp8));
+        let has_inputs = match self.target().container() {
+            Container::CompressedTensors(LinearScheme::W8A8) => true,
+            Container::CompressedTensors(LinearScheme::Presets) => has_fp8,
+            _ => false,
+        };
+        if !has_inputs {
             fitted.plan.inputs = InputQuantization::Dynamic;
         }
         self.unmark_impossible(checkpoint, &mut fitted);

@@ -171,7 +171,7 @@ formats! {
         summary: "Linear layers in int4, FP8, FP4 or a mix",
         has_one_scheme: false,
         schemes: || PRESET_SCHEMES.to_vec(),
-        stores_preset: |preset| !Preset::COMFYUI.contains(&preset),
+        stores_preset: |preset| preset != Preset::Nvfp4ComfyUi,
         ..FormatFacts::COMPRESSED_TENSORS
     };
     [Container::Burn] FormatFacts {
