@@ -27,6 +27,7 @@ mod progress;
 pub(crate) mod sample;
 pub mod save;
 pub mod scan;
+mod scan_order;
 pub mod verify;
 mod writers;
 

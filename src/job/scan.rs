@@ -24,62 +24,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
+pub use super::scan_order::Order;
+
 /// Consecutive chunks that a worker claims together, to reduce the cost of claiming.
 const CHUNKS_PER_STEP: u64 = 4;
 
 /// One tensor's result. A tensor without float elements has none.
 pub type Finding = (TensorId, Result<Analysis, ReadError>);
-
-/// The order in which tensors are measured. It can be changed while a scan runs.
-#[derive(Debug, Default)]
-pub struct Order {
-    pending: Mutex<Pending>,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    waiting: VecDeque<TensorId>,
-    taken: Vec<bool>,
-    urgent: VecDeque<TensorId>,
-}
-
-impl Order {
-    /// Measures `tensors` in this order.
-    pub fn new(tensors: Vec<TensorId>) -> Order {
-        let length = tensors.iter().map(|id| id.index() + 1).max().unwrap_or(0);
-        let mut taken = vec![true; length];
-        tensors.iter().for_each(|id| taken[id.index()] = false);
-        let pending = Pending { waiting: tensors.into(), taken, urgent: VecDeque::new() };
-        Order { pending: Mutex::new(pending) }
-    }
-
-    /// Measures these tensors next.
-    pub fn prioritize(&self, tensors: impl IntoIterator<Item = TensorId>) {
-        let mut pending = lock(&self.pending);
-        pending.urgent = tensors.into_iter().collect();
-    }
-
-    /// Removes a tensor from the order; false if it is not waiting.
-    fn take(&self, id: TensorId) -> bool {
-        let mut pending = lock(&self.pending);
-        let taken = pending.taken.get_mut(id.index());
-        taken.is_some_and(|taken| !std::mem::replace(taken, true))
-    }
-
-    fn next(&self) -> Option<TensorId> {
-        let mut pending = lock(&self.pending);
-        loop {
-            let id = match pending.urgent.pop_front() {
-                Some(id) => id,
-                None => pending.waiting.pop_front()?,
-            };
-            if let Some(taken @ false) = pending.taken.get_mut(id.index()) {
-                *taken = true;
-                return Some(id);
-            }
-        }
-    }
-}
 
 /// Starts the job of [`prepare`] on a new thread.
 pub fn start(
@@ -101,7 +52,7 @@ pub fn prepare(
     threads: Option<usize>,
     cache: Option<Cache>,
 ) -> PendingJob<Finding> {
-    let total = float_bytes(&checkpoint, lock(&order.pending).waiting.iter().copied());
+    let total = float_bytes(&checkpoint, order.tensors().into_iter());
     PendingJob::new("scan", Arc::new(Progress::new(total)), move |progress, sender| {
         let report = |finding| {
             // The receiver was dropped, so the rest is not needed.
