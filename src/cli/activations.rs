@@ -12,7 +12,7 @@ use crate::plan::quantizable;
 use crate::quantization::{AnalysisSpec, Calibration, Quantizer};
 use crate::report::document::{OutputFigures, Tensor};
 use crate::tensor::TensorId;
-use crate::text::names;
+use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -163,11 +163,8 @@ impl Outputs {
         let missing = self.missing(checkpoint);
         if let Some(&first) = missing.first() {
             let name = names::visible(&checkpoint.tensor(first).name);
-            let count = missing.len();
-            writeln!(
-                out,
-                "No inputs were recorded for {count} quantizable tensors, first '{name}'."
-            )?;
+            let tensors = figures::counted(missing.len(), "quantizable tensor");
+            writeln!(out, "No inputs were recorded for {tensors}, first '{name}'.")?;
         }
         if let [(path, name), ..] = self.activations.unmatched() {
             let (path, name) = (path.to_string_lossy(), names::visible(name));

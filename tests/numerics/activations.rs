@@ -350,7 +350,7 @@ fn missing_and_unmatched_recordings_are_reported() {
     let captures = captures(dir.path(), "c.safetensors", &tensors, &[]);
     let text = stdout(&["analyze", &model, "--activations", &captures]);
     assert!(
-        text.contains("No inputs were recorded for 1 quantizable tensors, first 'other.weight'"),
+        text.contains("No inputs were recorded for 1 quantizable tensor, first 'other.weight'"),
         "{text}"
     );
     assert!(
