@@ -6,7 +6,8 @@ use crate::app::settings::Glyphs;
 use crate::ui::theme::Theme;
 use crate::ui::too_small::too_small;
 use crate::ui::{
-    ascii, budget, detail, dialogs, diff, header, help, hints, layout, plan, tensors, text,
+    ascii, budget, detail, dialogs, diff, header, help, hints, layout, plan, save_dialog, tensors,
+    text,
 };
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -97,13 +98,13 @@ fn overlay(
             dialogs::targets(buf, area, app, list, theme);
             None
         }
-        Overlay::Save(dialog) => Some(dialogs::save(buf, area, app, dialog, theme)),
+        Overlay::Save(dialog) => Some(save_dialog::save(buf, area, app, dialog, theme)),
         Overlay::Replace(dialog) => {
-            dialogs::replace(buf, area, app, dialog, theme);
+            save_dialog::replace(buf, area, app, dialog, theme);
             None
         }
         Overlay::Saving(saving) => {
-            dialogs::saving(buf, area, app, saving, theme);
+            save_dialog::saving(buf, area, app, saving, theme);
             None
         }
         Overlay::Leave(other) => {

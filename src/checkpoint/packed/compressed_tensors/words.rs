@@ -75,26 +75,11 @@ pub(super) fn words(
         };
         return Ok(PackedTensor::new(name, shape, format));
     }
-    let zeros = match zeros {
-        None => None,
-        Some(_) if !leading.is_empty() => {
-            return Err("it has zero points of stacked matrices, which are not read".into());
-        }
-        Some(part) => {
-            let across = scale.dims().get(1).copied().unwrap_or(1);
-            let down = scale.dims().first().copied().unwrap_or(1);
-            beside.push(part.id);
-            if *part.dtype() == DType::I8 {
-                part.shaped("zero points", scale.dims())?;
-                Some(Zeros::Bytes(part.id))
-            } else {
-                part.typed("zero points", &[DType::I32, DType::I8])?;
-                let words = packing.bytes(0, down).end.div_ceil(4);
-                part.shaped("packed zero points", &[words, across])?;
-                Some(Zeros::Words { id: part.id, across })
-            }
-        }
-    };
+    if zeros.is_some() && !leading.is_empty() {
+        return Err("it has zero points of stacked matrices, which are not read".into());
+    }
+    beside.extend(zeros.map(|part| part.id));
+    let zeros = zeros.map(|part| zero_points(part, scale, packing)).transpose()?;
     let format = PackedIntegers {
         container: NAME,
         values: values.id,
@@ -110,6 +95,20 @@ pub(super) fn words(
         beside: [&[scale.id], beside.as_slice()].concat(),
     };
     Ok(PackedTensor::new(name, shape, format))
+}
+
+/// Returns the zero points in `part`: one byte each, or packed like the values along the rows.
+fn zero_points(part: PartTensor, scale: PartTensor, packing: Packing) -> Result<Zeros, String> {
+    if *part.dtype() == DType::I8 {
+        part.shaped("zero points", scale.dims())?;
+        return Ok(Zeros::Bytes(part.id));
+    }
+    part.typed("zero points", &[DType::I32, DType::I8])?;
+    let across = scale.dims().get(1).copied().unwrap_or(1);
+    let down = scale.dims().first().copied().unwrap_or(1);
+    let words = packing.bytes(0, down).end.div_ceil(4);
+    part.shaped("packed zero points", &[words, across])?;
+    Ok(Zeros::Words { id: part.id, across })
 }
 
 /// Returns the dimensions stored in a small tensor of integers.
