@@ -1,5 +1,5 @@
-//! Writes and verifies one of several workers' share of an output, as a fragment that `join` combines
-//! with the others.
+//! Writes and verifies the share of one of several workers in an output, as a fragment. `join`
+//! combines it with the others.
 
 use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
