@@ -7,6 +7,7 @@ use crate::checkpoint::error::{Problem, ReadError, Result};
 use crate::checkpoint::formats::format::Format;
 use crate::checkpoint::formats::{burnpack, gguf, numpy, pytorch, safetensors};
 use crate::checkpoint::index_check::compare_with_index;
+use crate::checkpoint::io::remote_path::without_query;
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::output_axes::OutputAxes;
 use crate::checkpoint::packed::PackedTensor;
@@ -47,6 +48,7 @@ impl Checkpoint {
     ///
     /// The path, one of the files or a header is invalid, or the choice of files is ambiguous.
     pub fn open(path: &Path) -> Result<Checkpoint> {
+        let path = &*without_query(path);
         if let Some(directory) = pytorch::distributed_directory(path) {
             return Self::open_distributed(path, &directory);
         }

@@ -67,7 +67,8 @@ fn texts_that_are_not_addresses_are_named() {
     assert!(printed.contains("expected hf://org/name"), "{printed}");
     let printed = fails(&hub, &["inspect", "org/some-model"], None);
     assert!(printed.contains("hf://org/some-model"), "{printed}");
-    let printed = fails(&hub, &["inspect", "http://127.0.0.1:1/model.safetensors"], None);
+    let unreachable = format!("http://127.0.0.1:1/model.safetensors?Signature={SIGNATURE}");
+    let printed = fails(&hub, &["inspect", &unreachable], None);
     assert!(printed.contains("cannot reach 127.0.0.1:1"), "{printed}");
 }
 

@@ -18,4 +18,5 @@ mod s3;
 mod sampling;
 mod saving;
 mod screen;
+mod secrets;
 mod server;

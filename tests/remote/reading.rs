@@ -74,6 +74,29 @@ fn documents_are_those_of_the_local_files() {
     }
 }
 
+/// `show`, `diff`, `report` and `check` print what they print of the local files.
+#[test]
+fn every_command_reads_a_server() {
+    let hub = hub();
+    let (near, far) = (data("tiny-llama/single"), "hf://org/model");
+    let directory = tempfile::tempdir().expect("a directory");
+    let page = directory.path().join("report.html");
+    let page = page.to_str().expect("text");
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let sharded = data("tiny-llama/sharded");
+    let print = |args: &[&str], model: &str| run(&hub, args, None).replace(model, "MODEL");
+    for args in [&["show", "MODEL", name][..], &["check", "MODEL"], &["diff", "MODEL", &sharded]] {
+        let with = |model: &str| {
+            let args: Vec<&str> =
+                args.iter().map(|&arg| if arg == "MODEL" { model } else { arg }).collect();
+            print(&args, model)
+        };
+        assert_eq!(with(far), with(&near), "{args:?}");
+    }
+    run(&hub, &["report", far, "-o", page], None);
+    assert!(std::fs::read_to_string(page).expect("reads").contains(name));
+}
+
 #[test]
 fn listing_takes_one_range_of_each_shard() {
     let hub = hub();

@@ -278,7 +278,6 @@ impl Division for ClampedByReciprocal {
 /// The set of levels that quotients are rounded to.
 pub(super) trait Grid: Copy {
     /// Whether the grid is used too rarely to be compiled for AVX-512.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     const IS_RARELY_USED: bool;
     /// Whether the levels are integers, rounded half to even.
     const IS_HALF_EVEN: bool = false;

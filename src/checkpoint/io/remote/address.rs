@@ -1,6 +1,7 @@
 //! Parses remote paths.
 
 use crate::checkpoint::io::remote::hub_settings;
+use crate::checkpoint::io::remote_path::with_query;
 use std::path::Path;
 
 /// A parsed remote path.
@@ -53,7 +54,7 @@ impl Address {
         {
             return Self::page(page);
         }
-        Ok(Address::Http(url))
+        Ok(Address::Http(with_query(url)))
     }
 
     fn hub(text: &str) -> Result<Address, String> {
