@@ -3,6 +3,7 @@
 use crate::app::filter::term::{Subject, Term, TermTest, Vocabulary};
 use crate::app::filter::words::{MatchBuffers, Words};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Tensors per parallel task; smaller tasks cost more to start than they save.
 pub(crate) const TENSORS_PER_TASK: usize = 4096;
@@ -14,6 +15,8 @@ pub struct Filter {
     terms: Vec<Term>,
     /// The least score of names that match fuzzily: worse ones match by accident.
     least_score: u32,
+    /// The scores of all names, if words match fuzzily; zero for a name that does not match.
+    scores: Arc<[u32]>,
 }
 
 impl Filter {
@@ -48,10 +51,11 @@ impl Filter {
                 None => words.push(token),
             }
         }
-        Ok(Filter { words: Words::parse(words.join(" ")), terms, least_score: 0 })
+        Ok(Filter { words: Words::parse(words.join(" ")), terms, ..Filter::default() })
     }
 
-    /// Makes each word match literally if any name contains it, and fuzzily otherwise.
+    /// Makes each word match literally if any name contains it, and fuzzily otherwise. `names` are
+    /// those of all subjects that have an index, in this order.
     /// `before` is the filter of the same names that was resolved last.
     pub fn resolve<'n>(
         &mut self,
@@ -59,7 +63,11 @@ impl Filter {
         names: impl ParallelIterator<Item = &'n str> + Clone,
     ) {
         self.words.resolve(&before.words, names.clone());
-        self.least_score = if self.words.is_fuzzy() { self.words.least_score(names) } else { 0 };
+        (self.least_score, self.scores) = Default::default();
+        if self.words.is_fuzzy() {
+            self.scores = self.words.scores(names).into();
+            self.least_score = self.words.least_score(&self.scores);
+        }
     }
 
     /// Whether a word matches names that do not contain it.
@@ -115,10 +123,7 @@ impl Matcher<'_> {
         }
         match self.filter.least_score {
             0 => self.filter.words.fit(subject.name(), &mut self.buffers),
-            least => {
-                let score = self.filter.words.score(subject.name(), &mut self.buffers);
-                score.is_some_and(|score| score >= least)
-            }
+            least => self.name_score(subject).is_some_and(|score| score >= least),
         }
     }
 
@@ -127,12 +132,16 @@ impl Matcher<'_> {
         if !self.filter.terms.iter().all(|term| term.holds(subject)) {
             return None;
         }
-        let score = if self.filter.words.is_empty() {
-            Some(0)
-        } else {
-            self.filter.words.score(subject.name(), &mut self.buffers)
-        };
+        let score = if self.filter.words.is_empty() { Some(0) } else { self.name_score(subject) };
         score.filter(|&score| score >= self.filter.least_score)
+    }
+
+    /// The score of a name by the words alone; `None` if it does not match.
+    fn name_score(&mut self, subject: &impl Subject) -> Option<u32> {
+        match subject.index().and_then(|index| self.filter.scores.get(index)) {
+            Some(&score) => (score > 0).then_some(score),
+            None => self.filter.words.score(subject.name(), &mut self.buffers),
+        }
     }
 
     /// The indices of the name's characters that matched, in order.
@@ -161,7 +170,6 @@ mod tests {
     use crate::checkpoint::Checkpoint;
     use crate::tensor::TensorId;
     use std::path::Path;
-    use std::sync::Arc;
 
     fn model() -> Model {
         let path = Path::new("tests/data/tiny-llama/single/model.safetensors");
@@ -177,6 +185,26 @@ mod tests {
     fn resolve(filter: &mut Filter, model: &Model) {
         let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
         filter.resolve(&Filter::everything(), names);
+    }
+
+    #[test]
+    fn kept_scores_are_those_of_the_names() {
+        let model = model();
+        let mut matched = 0;
+        for text in ["mdl.mlp", "lyrs.1 upproj", "mdl.layrs !norm"] {
+            let filter = resolved(text, &model);
+            assert!(filter.is_fuzzy(), "{text}");
+            let (mut matcher, mut buffers) = (filter.matcher(), MatchBuffers::default());
+            for id in model.checkpoint.ids() {
+                let score = filter.words.score(&model.checkpoint.tensor(id).name, &mut buffers);
+                let expected = score.filter(|&score| score >= filter.least_score);
+                let subject = TensorSubject { model: &model, id };
+                assert_eq!(matcher.score(&subject), expected, "{text} {id:?}");
+                assert_eq!(matcher.matches(&subject), expected.is_some(), "{text} {id:?}");
+                matched += usize::from(expected.is_some());
+            }
+        }
+        assert!(matched > 0);
     }
 
     fn shown(text: &str, model: &Model) -> Vec<TensorId> {

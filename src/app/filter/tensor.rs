@@ -21,6 +21,10 @@ impl Subject for TensorSubject<'_> {
         &self.model.checkpoint.tensor(self.id).name
     }
 
+    fn index(&self) -> Option<usize> {
+        Some(self.id.index())
+    }
+
     fn metric(&self, metric: Metric) -> Option<f64> {
         let (model, id) = (self.model, self.id);
         let tensor = model.checkpoint.tensor(id);

@@ -55,6 +55,11 @@ pub(crate) trait Subject {
 
     /// Whether the dtype or the packed format begins with a text in lower case.
     fn dtype_begins(&self, wanted: &str) -> bool;
+
+    /// The index of the name among those that the filter was resolved with, if it is known.
+    fn index(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The properties that can be tested of the filtered things.

@@ -58,13 +58,22 @@ impl Words {
         }
     }
 
-    /// The least score that is not an accident: near that of the best name, and with the letters
-    /// of each word mostly at the beginnings of parts, or together.
-    pub(super) fn least_score<'n>(&self, names: impl ParallelIterator<Item = &'n str>) -> u32 {
+    /// The score of each name, in order; zero for those that do not match.
+    pub(super) fn scores<'n>(&self, names: impl ParallelIterator<Item = &'n str>) -> Vec<u32> {
+        let score = |buffers: &mut MatchBuffers, name| {
+            // The fuzzy matcher takes much longer to reject a name.
+            let fits = self.fit(name, buffers);
+            fits.then(|| self.score(name, buffers)).flatten().unwrap_or(0)
+        };
+        names.map_init(MatchBuffers::default, score).collect()
+    }
+
+    /// The lowest score of a match that is not by accident: near that of the best name, and with
+    /// the letters of each word mostly at the beginnings of parts, or together.
+    pub(super) fn least_score(&self, scores: &[u32]) -> u32 {
         /// A letter that matches counts 16; gaps before it cost, a place after a dot adds.
         const LEAST_PER_LETTER: u32 = 14;
-        let score = |buffers: &mut MatchBuffers, name| self.score(name, buffers).unwrap_or(0);
-        let best = names.map_init(MatchBuffers::default, score).max().unwrap_or(0);
+        let best = scores.iter().copied().max().unwrap_or(0);
         let letters = self.pattern.atoms.iter().filter(|atom| !atom.negative);
         let letters: usize = letters.map(|atom| atom.needle_text().len()).sum();
         (best - best / 4).max(LEAST_PER_LETTER * letters as u32).max(1)
