@@ -49,6 +49,21 @@ fn outputs_are_those_of_the_local_files() {
     }
 }
 
+#[test]
+fn dequantized_models_are_those_of_the_local_files() {
+    let near = data("formats/ct-int8-channel");
+    let hub = Hub::start(&[("org/packed", Path::new(&near))]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let dequantize = |model: &str, name: &str| {
+        let out = directory.path().join(name);
+        run(&hub, &["dequantize", model, "-o", out.to_str().expect("text")], None);
+        tree(&out)
+    };
+    let here = dequantize(&near, "here");
+    assert!(here.keys().any(|name| name.ends_with(".safetensors")), "{:?}", here.keys());
+    assert!(here == dequantize("hf://org/packed", "there"));
+}
+
 /// Files beside the weights decide what loaders look for, and are on the server too.
 #[test]
 fn checks_find_what_they_find_in_the_local_files() {
