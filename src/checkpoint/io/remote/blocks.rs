@@ -19,18 +19,19 @@ pub(super) const HEAD_BYTES: u64 = 128 << 10;
 const BLOCK_BYTES: u64 = 1 << 20;
 
 /// Maximum number of blocks per request.
-const RUN_BLOCKS: u64 = 4;
+const RUN_BLOCKS: u64 = 3;
 
 /// Number of blocks fetched ahead of a reader.
-const AHEAD_BLOCKS: u64 = 32;
+const AHEAD_BLOCKS: u64 = 24;
 
 /// Maximum number of requested or received blocks, for all files together: 40 MiB.
 const MAX_BLOCKS: usize = 40;
 
-/// Number of requested or unread blocks above which nothing is fetched ahead.
-const MAX_PENDING_BLOCKS: usize = 32;
+/// Number of requested or unread blocks above which nothing is fetched ahead: one request for each
+/// connection. The rest of [`MAX_BLOCKS`] is for the readers' own requests.
+const MAX_PENDING_BLOCKS: usize = CONNECTIONS * RUN_BLOCKS as usize;
 
-/// Maximum number of unused buffers that are kept for later answers: 16 MiB.
+/// Maximum number of unused buffers that are kept for later answers: 12 MiB.
 const MAX_SPARE_BUFFERS: usize = 4;
 
 /// Number of connections for read-ahead, in addition to those of the readers.
@@ -293,7 +294,9 @@ impl Blocks {
                     slots = CACHE.changed.wait(slots).unwrap_or_else(PoisonError::into_inner);
                 }
                 None => {
-                    let claim = self.claim(&mut slots, key, wanted);
+                    // Unread blocks would be removed for blocks that nobody waits for.
+                    let is_full = slots.pending() >= MAX_PENDING_BLOCKS;
+                    let claim = self.claim(&mut slots, key, if is_full { 1 } else { wanted });
                     drop(slots);
                     let found = self.deliver(source.as_ref(), claim)?;
                     return found.ok_or(RemoteError::Changed);
@@ -414,6 +417,13 @@ mod tests {
         }
     }
 
+    /// The blocks of other tests would push out those of a test that counts requests.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    fn alone() -> MutexGuard<'static, ()> {
+        ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn file(size: usize) -> (Arc<Bytes>, Arc<Blocks>) {
         let bytes = (0..size).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let (fetched, requests) = (AtomicU64::new(0), AtomicUsize::new(0));
@@ -427,6 +437,7 @@ mod tests {
             size in 1usize..6 << 20,
             ranges in prop::collection::vec((0.0f64..1.0, 0.0f64..1.0), 1..12),
         ) {
+            let _alone = alone();
             let (source, blocks) = file(size);
             for (start, end) in ranges {
                 let place = |share: f64| (share * size as f64) as usize;
@@ -440,6 +451,7 @@ mod tests {
 
     #[test]
     fn a_small_header_takes_one_request() {
+        let _alone = alone();
         let (source, blocks) = file(40 << 20);
         let mut out = [0; 8];
         blocks.read(&source, &mut out, 0).expect("reads");
@@ -451,6 +463,7 @@ mod tests {
 
     #[test]
     fn threads_that_read_one_file_fetch_every_byte_once() {
+        let _alone = alone();
         let size = 40 << 20;
         let (source, blocks) = file(size);
         let next = AtomicUsize::new(0);
@@ -476,6 +489,7 @@ mod tests {
 
     #[test]
     fn an_error_reaches_every_reader_and_is_not_retried_immediately() {
+        let _alone = alone();
         struct Gone(AtomicUsize);
         impl Fetch for Gone {
             fn fetch(&self, _: Range<u64>, _: &mut Vec<u8>) -> Result<(), RemoteError> {
