@@ -108,20 +108,8 @@ impl<'s> MarkedLayer<'_, 's> {
     }
 
     fn plain(&self, format: String, codes: Codes, shape: Shape, scales: ScaleGrid) -> Scaled {
-        Scaled {
-            name: format,
-            values: self.values.id,
-            codes,
-            parts: vec![scales.id()],
-            scales: Some(scales),
-            global: None,
-            column_factor: None,
-            rotation: None,
-            through_bf16: false,
-            preset: None,
-            shape,
-            original: self.listing.original(self.values.dtype()),
-        }
+        let original = self.listing.original(self.values.dtype());
+        Scaled::new(format, self.values.id, codes, Some(scales), shape, original)
     }
 
     /// Adds the preset and the original type of a layer that quantscope wrote.
@@ -133,7 +121,7 @@ impl<'s> MarkedLayer<'_, 's> {
     }
 
     fn tensor(&self, format: Scaled) -> PackedTensor {
-        PackedTensor::new(&self.values.stored.name, format.shape.clone(), format)
+        format.into_tensor(&self.values.stored.name)
     }
 
     fn fp8(&self, dtype: DType, division: Division) -> Result<PackedTensor, String> {

@@ -141,22 +141,9 @@ fn tensor(
 ) -> Result<PackedTensor, String> {
     let table = value_table(values.dtype()).ok_or("it does not hold 8-bit floats")?;
     let shape = values.stored.shape.clone();
-    let parts = scales.as_ref().map(ScaleGrid::id).into_iter().collect();
-    let format = Scaled {
-        name,
-        values: values.id,
-        codes: Codes::Bytes(table),
-        scales,
-        global: None,
-        column_factor: None,
-        rotation: None,
-        through_bf16: false,
-        preset,
-        shape: shape.clone(),
-        original,
-        parts,
-    };
-    Ok(PackedTensor::new(&values.stored.name, shape, format))
+    let codes = Codes::Bytes(table);
+    let format = Scaled::new(name, values.id, codes, scales, shape, original);
+    Ok(Scaled { preset, ..format }.into_tensor(&values.stored.name))
 }
 
 fn scaled(
@@ -399,21 +386,11 @@ pub(super) fn deepseek_experts(listing: &Listing, values: PartTensor) -> Option<
         scale.shaped("scales", &[rows, columns.div_ceil(32)])?;
         let shape = shape(vec![rows, columns])?;
         let grid = ScaleGrid::of_blocks(FloatPart::new(scale, "scales")?, &shape, 1, 32);
-        let format = Scaled {
-            name: "deepseek fp4, groups of 32".to_owned(),
-            values: values.id,
-            codes: Codes::E2m1(FirstNibble::Low),
-            parts: vec![grid.id()],
-            scales: Some(grid),
-            global: None,
-            column_factor: None,
-            rotation: None,
-            through_bf16: false,
-            preset: None,
-            shape: shape.clone(),
-            original: configured_dtype(listing).unwrap_or(FloatType::BF16),
-        };
-        Ok(PackedTensor::new(name, shape, format))
+        let format = "deepseek fp4, groups of 32".to_owned();
+        let codes = Codes::E2m1(FirstNibble::Low);
+        let original = configured_dtype(listing).unwrap_or(FloatType::BF16);
+        let format = Scaled::new(format, values.id, codes, Some(grid), shape, original);
+        Ok(format.into_tensor(name))
     };
     Some(listing.decoded_or_named(values, name, "deepseek fp4", decoded()))
 }

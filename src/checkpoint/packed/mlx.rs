@@ -214,24 +214,15 @@ fn floats_of(
         (Some(_), _) => return Err("it has a global scale that config.json does not name".into()),
         (None, true) => return Err("its global scale is missing".into()),
     };
-    let format = Scaled {
-        name: format!("mlx {}, blocks of {}", mode.name(), parameters.group),
-        values: values.id,
-        codes: match mode {
-            MlxMode::Mxfp8 => Codes::Bytes(e4m3),
-            _ => Codes::E2m1(FirstNibble::Low),
-        },
-        scales: Some(ScaleGrid::of_blocks(numbers, &shape, 1, parameters.group)),
-        global,
-        column_factor: None,
-        rotation: None,
-        through_bf16: false,
-        preset: None,
-        shape: shape.clone(),
-        original: listing.original(scale.dtype()),
-        parts,
+    let name = format!("mlx {}, blocks of {}", mode.name(), parameters.group);
+    let codes = match mode {
+        MlxMode::Mxfp8 => Codes::Bytes(e4m3),
+        _ => Codes::E2m1(FirstNibble::Low),
     };
-    Ok(PackedTensor::new(&values.stored.name, shape, format))
+    let scales = ScaleGrid::of_blocks(numbers, &shape, 1, parameters.group);
+    let original = listing.original(scale.dtype());
+    let format = Scaled::new(name, values.id, codes, Some(scales), shape, original);
+    Ok(Scaled { global, parts, ..format }.into_tensor(&values.stored.name))
 }
 
 /// Returns the only parameters that fit a row's words and scales.

@@ -57,29 +57,16 @@ fn nvfp4(
     global.single("global scale")?;
     let (column_factor, factor) = column_factor(listing, module, columns)?;
     let parts = [scale.id, global.id].into_iter().chain(factor).collect();
-    let format = Scaled {
-        name: match column_factor {
-            Some(_) => "nvfp4, blocks of 16, with pre_quant_scale".to_owned(),
-            None => "nvfp4, blocks of 16".to_owned(),
-        },
-        values: values.id,
-        codes: Codes::E2m1(FirstNibble::Low),
-        scales: Some(ScaleGrid::of_blocks(
-            FloatPart::new(scale, "scales")?,
-            &shape,
-            1,
-            NVFP4_GROUP,
-        )),
-        global: Some(GlobalScale::Multiplies(FloatPart::new(global, "global scale")?)),
-        column_factor,
-        rotation: None,
-        through_bf16: false,
-        preset: None,
-        shape: shape.clone(),
-        original: listing.original(scale.dtype()),
-        parts,
+    let name = match column_factor {
+        Some(_) => "nvfp4, blocks of 16, with pre_quant_scale".to_owned(),
+        None => "nvfp4, blocks of 16".to_owned(),
     };
-    Ok(PackedTensor::new(&values.stored.name, shape, format))
+    let codes = Codes::E2m1(FirstNibble::Low);
+    let scales = ScaleGrid::of_blocks(FloatPart::new(scale, "scales")?, &shape, 1, NVFP4_GROUP);
+    let global = Some(GlobalScale::Multiplies(FloatPart::new(global, "global scale")?));
+    let original = listing.original(scale.dtype());
+    let format = Scaled::new(name, values.id, codes, Some(scales), shape, original);
+    Ok(Scaled { global, column_factor, parts, ..format }.into_tensor(&values.stored.name))
 }
 
 /// Decodes signed 4-bit integers, two rows in each row of bytes.
@@ -110,21 +97,13 @@ fn int4(
     }
     scale.shaped("scales", &[rows, groups])?;
     let (column_factor, factor) = column_factor(listing, module, columns)?;
-    let format = Scaled {
-        name: format!("modelopt int4, groups of {group}"),
-        values: values.id,
-        codes: Codes::SignedRowPairs,
-        scales: Some(ScaleGrid::of_blocks(FloatPart::new(scale, "scales")?, &shape, 1, group)),
-        global: None,
-        column_factor,
-        rotation: None,
-        through_bf16: false,
-        preset: None,
-        shape: shape.clone(),
-        original: listing.original(scale.dtype()),
-        parts: std::iter::once(scale.id).chain(factor).collect(),
-    };
-    Ok(PackedTensor::new(&values.stored.name, shape, format))
+    let name = format!("modelopt int4, groups of {group}");
+    let codes = Codes::SignedRowPairs;
+    let scales = ScaleGrid::of_blocks(FloatPart::new(scale, "scales")?, &shape, 1, group);
+    let parts = std::iter::once(scale.id).chain(factor).collect();
+    let original = listing.original(scale.dtype());
+    let format = Scaled::new(name, values.id, codes, Some(scales), shape, original);
+    Ok(Scaled { column_factor, parts, ..format }.into_tensor(&values.stored.name))
 }
 
 /// Returns the configured algorithm; an error if its weights cannot be decoded.

@@ -54,21 +54,11 @@ fn decoded(listing: &Listing, values: PartTensor, name: &str) -> Result<PackedTe
         } else {
             ScaleGrid::of_rows(numbers, &shape)
         };
-        let format = Scaled {
-            name: format!("quanto fp8 {}", if per_tensor { "per-tensor" } else { "per-channel" }),
-            values: values.id,
-            codes: Codes::Bytes(table),
-            scales: Some(grid),
-            global: None,
-            column_factor: None,
-            rotation: None,
-            through_bf16: false,
-            preset: None,
-            shape: shape.clone(),
-            original,
-            parts: vec![scale.id],
-        };
-        return Ok(PackedTensor::new(name, shape, format));
+        let format =
+            format!("quanto fp8 {}", if per_tensor { "per-tensor" } else { "per-channel" });
+        let codes = Codes::Bytes(table);
+        let format = Scaled::new(format, values.id, codes, Some(grid), shape, original);
+        return Ok(format.into_tensor(name));
     }
     let format = Int8 {
         container: Some("quanto"),

@@ -86,21 +86,9 @@ pub(super) fn signed_bytes(
     original: FloatType,
 ) -> PackedTensor {
     let shape = values.stored.shape.clone();
-    let format = Scaled {
-        name,
-        values: values.id,
-        codes: Codes::SignedBytes,
-        parts: vec![scales.id()],
-        scales: Some(scales),
-        global: None,
-        column_factor: None,
-        rotation: None,
-        through_bf16: false,
-        preset: None,
-        shape: shape.clone(),
-        original,
-    };
-    PackedTensor::new(&values.stored.name, shape, format)
+    let codes = Codes::SignedBytes;
+    Scaled::new(name, values.id, codes, Some(scales), shape, original)
+        .into_tensor(&values.stored.name)
 }
 
 impl Codes {
@@ -159,6 +147,37 @@ impl Codes {
 }
 
 impl Scaled {
+    /// Returns a tensor with scales only, or without any.
+    pub(super) fn new(
+        name: String,
+        values: StoredId,
+        codes: Codes,
+        scales: Option<ScaleGrid>,
+        shape: Shape,
+        original: FloatType,
+    ) -> Scaled {
+        Scaled {
+            name,
+            values,
+            codes,
+            parts: scales.as_ref().map(ScaleGrid::id).into_iter().collect(),
+            scales,
+            global: None,
+            column_factor: None,
+            rotation: None,
+            through_bf16: false,
+            preset: None,
+            shape,
+            original,
+        }
+    }
+
+    /// Returns the tensor with this name.
+    pub(super) fn into_tensor(self, name: &str) -> PackedTensor {
+        let shape = self.shape.clone();
+        PackedTensor::new(name, shape, self)
+    }
+
     /// Reads the global scales for a range of rows.
     fn global(&self, reader: &mut StoredReader, rows: Range<u64>) -> Result<Vec<f32>> {
         let (numbers, matrices) = match &self.global {

@@ -65,23 +65,14 @@ pub(super) fn minifloats(
         (false, 4, true) => Some(Preset::Mxfp4A16),
         _ => None,
     };
-    let format = Scaled {
-        name: match (nvfp4, bits) {
-            (true, _) => "nvfp4, blocks of 16".to_owned(),
-            (_, bits) => format!("mxfp{bits}, blocks of 32"),
-        },
-        values: values.id,
-        codes: if bits == 6 { Codes::E2m3 } else { Codes::E2m1(FirstNibble::Low) },
-        scales: Some(ScaleGrid::of_blocks(numbers, &shape, 1, group)),
-        global,
-        column_factor: None,
-        rotation: None,
-        // compressed-tensors decompresses NVFP4 in BF16, whatever type the weight had.
-        through_bf16: nvfp4 && original != FloatType::BF16,
-        preset,
-        shape: shape.clone(),
-        original,
-        parts,
+    let format = match (nvfp4, bits) {
+        (true, _) => "nvfp4, blocks of 16".to_owned(),
+        (_, bits) => format!("mxfp{bits}, blocks of 32"),
     };
-    Ok(PackedTensor::new(name, shape, format))
+    let codes = if bits == 6 { Codes::E2m3 } else { Codes::E2m1(FirstNibble::Low) };
+    let scales = ScaleGrid::of_blocks(numbers, &shape, 1, group);
+    // compressed-tensors decompresses NVFP4 in BF16, whatever type the weight had.
+    let through_bf16 = nvfp4 && original != FloatType::BF16;
+    let format = Scaled::new(format, values.id, codes, Some(scales), shape, original);
+    Ok(Scaled { global, through_bf16, preset, parts, ..format }.into_tensor(name))
 }
