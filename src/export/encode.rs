@@ -232,8 +232,7 @@ impl<'c> ChunkEncoder<'c> {
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             if let Some((compensation, written)) = compensated {
-                let (output, mut sums) = coder.encode_compensated(bytes, compensation, rows)?;
-                sums.levels = coder.levels_of(rows);
+                let (output, sums) = coder.encode_compensated(bytes, compensation, rows)?;
                 let first = first / coder.columns() as u64;
                 written.record((tensor, first), coder.row_bytes(), &rows.values, output);
                 if let Some(error) = error {
@@ -244,12 +243,13 @@ impl<'c> ChunkEncoder<'c> {
             match error {
                 None => coder.encode(bytes, rows)?,
                 Some(error) => {
-                    let mut sums = ErrorSums::default();
-                    let each = |x: &[f32], _: &[u8], row: &[f32]| {
+                    let (mut sums, mut seen) = (ErrorSums::default(), SeenCodes::new(preset));
+                    let each = |x: &[f32], codes: &[u8], row: &[f32]| {
                         sums.merge(&kernels::restored_error(x, row));
+                        seen.mark(codes);
                     };
                     coder.encode_and_restore(bytes, rows, each)?;
-                    sums.levels = coder.levels_of(rows);
+                    sums.levels = seen.levels();
                     error.merge(&sums);
                 }
             }
@@ -280,8 +280,7 @@ impl<'c> ChunkEncoder<'c> {
         match file.offset_of_part(tensor, PresetPart::GlobalScale) {
             Some(offset) if row == 0 => {
                 let to = file.type_of_part(tensor, PresetPart::GlobalScale);
-                self.out.clear();
-                write_f64(to.unwrap_or(FloatType::F32), coder.global().into(), &mut self.out);
+                self.out = coder.global_bytes(to);
                 target.sink.write(offset, &mut self.out)
             }
             _ => Ok(()),

@@ -16,7 +16,7 @@ use crate::quantization::{
     Chunks, EncodedRows, ErrorSums, GroupScales, Preset, PresetCoder, PresetGroup, PresetPart,
     ScaledGroup, SeenCodes, difference, kernels,
 };
-use crate::tensor::{BlockType, FloatType, TensorId, read_f64, write_f64};
+use crate::tensor::{BlockType, FloatType, TensorId, read_f64};
 use std::ops::Range;
 
 /// Compares chunks. Each thread has its own verifier.
@@ -258,19 +258,20 @@ impl<'k> TensorVerifier<'k> {
         let shape = &self.pairing.source.tensor(pair.source).shape;
         let absmax = absmax(self.known, pair.source);
         let is_compensated = self.pairing.compensated.contains(&pair.out);
-        // Stored bytes that are the expected ones stand for the expected values. One chunk is
-        // decoded all the same, so that the parameters in headers and config.json are checked too.
+        // If the stored bytes are as expected, so are the values. The first chunk is decoded as
+        // well, which also checks the parameters in headers and config.json.
         let is_decoded = range.start == 0;
         let (mut sums, mut restored) = (ErrorSums::default(), Vec::new());
-        let mut rows = EncodedRows::default();
+        let (mut rows, mut seen) = (EncodedRows::default(), SeenCodes::new(preset));
         let encoded = self.source.with_bytes(pair.source, range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             if is_compensated {
                 kernels::convert(dtype, bytes, FloatType::F32, &mut self.expected);
                 return coder.encode(bytes, &mut rows).map(|()| coder);
             }
-            let each = |x: &[f32], _: &[u8], row: &[f32]| {
+            let each = |x: &[f32], codes: &[u8], row: &[f32]| {
                 sums.merge(&kernels::restored_error(x, row));
+                seen.mark(codes);
                 if is_decoded {
                     restored.extend_from_slice(row);
                 }
@@ -293,9 +294,7 @@ impl<'k> TensorVerifier<'k> {
                 PresetPart::Scales => (coder.scales_before(row), &rows.scales),
                 PresetPart::ZeroPoints => (coder.zero_points_before(row), &rows.zero_points),
                 PresetPart::GlobalScale => {
-                    computed.clear();
-                    let dtype = stored.dtype.float().unwrap_or(FloatType::F32);
-                    write_f64(dtype, coder.global().into(), &mut computed);
+                    computed = coder.global_bytes(stored.dtype.float());
                     (0, &computed)
                 }
                 PresetPart::Biases => {
@@ -347,10 +346,10 @@ impl<'k> TensorVerifier<'k> {
                 return Err(self.mismatch(pair, why));
             }
         }
-        if let Some(codes) = codes {
-            rows.values = codes;
-        }
-        sums.levels = coder.levels_of(&rows);
+        sums.levels = match codes {
+            Some(codes) => coder.levels_of(&codes),
+            None => seen.levels(),
+        };
         Ok(sums)
     }
 

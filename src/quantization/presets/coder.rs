@@ -25,9 +25,6 @@ pub(crate) struct PresetCoder {
     global: f32,
 }
 
-/// Bytes of values after which the search for the codes that occur may end.
-const SEEN_CHUNK: usize = 1 << 14;
-
 /// The stored bytes of consecutive rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct EncodedRows {
@@ -109,6 +106,13 @@ impl PresetCoder {
         row / self.height as u64 * (self.groups_across() * size) as u64
     }
 
+    /// The stored global scale. Its type is F32 unless `to` names another.
+    pub(crate) fn global_bytes(&self, to: Option<FloatType>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_f64(to.unwrap_or(FloatType::F32), self.global.into(), &mut bytes);
+        bytes
+    }
+
     /// The type of stored scales that are floats.
     pub(crate) fn scale_type(&self) -> FloatType {
         scale_type(self.dtype)
@@ -120,16 +124,10 @@ impl PresetCoder {
         row / 8 * (self.groups_across() * 4) as u64
     }
 
-    /// The codes that occur in encoded rows. Both zeros count as one.
-    pub(crate) fn levels_of(&self, rows: &EncodedRows) -> LevelSet {
+    /// The codes that occur in stored values. Both zeros count as one.
+    pub(crate) fn levels_of(&self, values: &[u8]) -> LevelSet {
         let mut seen = [false; 256];
-        for values in rows.values.chunks(SEEN_CHUNK) {
-            values.iter().for_each(|&byte| seen[usize::from(byte)] = true);
-            // The first rows may have all codes of 4 bits.
-            if code_bits(self.preset) == 4 && has_all_nibbles(&seen) {
-                break;
-            }
-        }
+        values.iter().for_each(|&byte| seen[usize::from(byte)] = true);
         let bytes = (0..=u8::MAX).filter(|&byte| seen[usize::from(byte)]);
         let codes: Vec<u8> = match code_bits(self.preset) {
             8 => bytes.collect(),
@@ -352,12 +350,6 @@ fn tiled(scales: &[u8], across: usize) -> Vec<u8> {
         }
     }
     tiled
-}
-
-/// Whether the bytes that were seen have every nibble.
-fn has_all_nibbles(seen: &[bool; 256]) -> bool {
-    let bytes = (0..=u8::MAX).filter(|&byte| seen[usize::from(byte)]);
-    bytes.fold(0u16, |nibbles, byte| nibbles | 1 << (byte & 15) | 1 << (byte >> 4)) == u16::MAX
 }
 
 /// Converts elements to F32; exact except for F64.

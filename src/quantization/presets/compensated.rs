@@ -81,6 +81,7 @@ impl PresetCoder {
             kernels::run_loop(RestoreRow { coder: self, levels, row_scales, out: &mut restored });
             sums.merge(&kernels::restored_error(x, &restored));
         }
+        sums.levels = self.levels_of(&out.values);
         Ok((found, sums))
     }
 }

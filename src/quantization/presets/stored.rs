@@ -5,7 +5,7 @@ use crate::quantization::preset::Preset;
 use crate::quantization::preset_parts::{PresetPart, StoredPart};
 use crate::quantization::presets::coder::{EncodedRows, PresetCoder};
 use crate::quantization::quantizer::NotQuantizable;
-use crate::tensor::{FloatType, Shape, write_f64};
+use crate::tensor::{FloatType, Shape};
 
 /// Returns the stored tensors of a weight with their bytes. `bytes` are the little-endian elements
 /// of a tensor of `shape`. `absmax` is the largest magnitude of all tensors that share its global
@@ -37,12 +37,7 @@ pub fn encode(
             PresetPart::Values => values.take(),
             PresetPart::Scales => scales.take(),
             PresetPart::ZeroPoints => zero_points.take(),
-            PresetPart::GlobalScale => {
-                let mut bytes = Vec::new();
-                let to = part.dtype.float().unwrap_or(FloatType::F32);
-                write_f64(to, coder.global().into(), &mut bytes);
-                Some(bytes)
-            }
+            PresetPart::GlobalScale => Some(coder.global_bytes(part.dtype.float())),
             PresetPart::Shape => Some(shape_bytes(shape)),
             // No preset of compressed-tensors has biases.
             PresetPart::Biases => None,
