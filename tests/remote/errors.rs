@@ -1,7 +1,7 @@
 //! Every refusal and every misbehaviour of a server gives one sentence without secrets.
 
 use crate::server::{Hub, SIGNATURE, TOKEN};
-use crate::support::{data, quantscope};
+use crate::support::data;
 use std::path::Path;
 
 const MISBEHAVING: [&str; 8] =
@@ -10,9 +10,7 @@ const MISBEHAVING: [&str; 8] =
 /// The error for a model that cannot be opened.
 fn fails(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     let home = tempfile::tempdir().expect("a directory");
-    let mut command = quantscope(args);
-    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-    command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+    let mut command = hub.quantscope(args, home.path());
     if let Some(token) = token {
         command.env("HF_TOKEN", token);
     }
@@ -75,10 +73,9 @@ fn texts_that_are_not_addresses_are_named() {
 #[test]
 fn nothing_is_fetched_where_the_hub_is_off_limits() {
     let hub = hub();
-    let mut command = quantscope(&["inspect", "hf://org/gated"]);
     let home = tempfile::tempdir().expect("a directory");
-    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-    let run = command.env_remove("HF_HUB_CACHE").env("HF_HUB_OFFLINE", "1").assert().failure();
+    let mut command = hub.quantscope(&["inspect", "hf://org/gated"], home.path());
+    let run = command.env("HF_HUB_OFFLINE", "1").assert().failure();
     let printed = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
     assert!(printed.contains("HF_HUB_OFFLINE is set"), "{printed}");
     assert!(hub.hub_asked().is_empty());

@@ -2,7 +2,7 @@
 
 use crate::reading::without_paths;
 use crate::server::Hub;
-use crate::support::{data, quantscope};
+use crate::support::data;
 use rayon::prelude::*;
 use std::fs;
 use std::path::Path;
@@ -28,9 +28,8 @@ fn every_format_is_read_as_from_the_disk() {
     let hub = Hub::start(&repositories);
     let home = tempfile::tempdir().expect("a directory");
     let analyze = |model: &str| {
-        let mut command = quantscope(&["analyze", model, "--json", "--no-cache"]);
-        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-        command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+        let args = ["analyze", model, "--json", "--no-cache"];
+        let mut command = hub.quantscope(&args, home.path());
         let output = command.output().expect("runs");
         let text = String::from_utf8(output.stdout).expect("text");
         let why = String::from_utf8(output.stderr).expect("text");
@@ -46,6 +45,7 @@ fn every_format_is_read_as_from_the_disk() {
             models(place).into_iter().map(pair)
         })
         .collect();
+    assert!(models.len() > 100, "{models:?}");
     let wrong: Vec<String> = models
         .par_iter()
         .filter_map(|(local, url)| {

@@ -78,12 +78,10 @@ fn requests_go_through_the_proxy_that_the_environment_names() {
     let hub = hub();
     let home = tempfile::tempdir().expect("a directory");
     let inspect = |variables: &[(&str, &str)]| {
-        let mut command = quantscope(&["inspect", "hf://org/sharded"]);
+        let mut command = hub.quantscope(&["inspect", "hf://org/sharded"], home.path());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
-        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-        command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
         command.envs(variables.iter().copied()).assert().success();
     };
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {

@@ -1,7 +1,7 @@
 //! Models read from a server equal the local files.
 
 use crate::server::{Hub, SIGNATURE, TOKEN, commit};
-use crate::support::{data, quantscope};
+use crate::support::data;
 use serde_json::Value;
 use std::path::Path;
 
@@ -28,9 +28,7 @@ pub(crate) fn hub() -> Hub {
 /// Runs the program with the hub's address, and returns its output.
 pub(crate) fn run(hub: &Hub, args: &[&str], token: Option<&str>) -> String {
     let home = tempfile::tempdir().expect("a directory");
-    let mut command = quantscope(args);
-    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-    command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+    let mut command = hub.quantscope(args, home.path());
     if let Some(token) = token {
         command.env("HF_TOKEN", token);
     }
@@ -170,10 +168,8 @@ fn a_second_visit_fetches_headers_alone() {
     let hub = hub();
     let home = tempfile::tempdir().expect("a directory");
     let analyze = || {
-        let mut command = quantscope(&["analyze", "hf://org/model"]);
-        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-        command.env("XDG_CACHE_HOME", home.path()).env_remove("HF_HUB_CACHE");
-        command.assert().success();
+        let mut command = hub.quantscope(&["analyze", "hf://org/model"], home.path());
+        command.env("XDG_CACHE_HOME", home.path()).assert().success();
         hub.cdn_asked().iter().map(|asked| asked.bytes).sum::<u64>()
     };
     let first = analyze();
@@ -188,14 +184,12 @@ fn a_file_of_the_local_cache_is_not_fetched_again() {
     std::fs::create_dir_all(&snapshot).expect("made");
     let file = "model.safetensors";
     std::fs::copy(data(&format!("tiny-llama/single/{file}")), snapshot.join(file)).expect("copied");
-    let mut command = quantscope(&["inspect", "hf://org/model"]);
-    command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-    command.env_remove("HF_HUB_CACHE").assert().success();
+    hub.quantscope(&["inspect", "hf://org/model"], home.path()).assert().success();
     assert!(hub.cdn_asked().is_empty());
     // Without a network the local snapshot is opened.
     let asked = hub.hub_asked().len();
-    let mut offline = quantscope(&["inspect", &format!("hf://org/model@{}", commit("org/model"))]);
-    offline.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-    offline.env_remove("HF_HUB_CACHE").env("HF_HUB_OFFLINE", "1").assert().success();
+    let pinned = format!("hf://org/model@{}", commit("org/model"));
+    let mut offline = hub.quantscope(&["inspect", &pinned], home.path());
+    offline.env("HF_HUB_OFFLINE", "1").assert().success();
     assert_eq!(hub.hub_asked().len(), asked);
 }

@@ -78,10 +78,9 @@ impl SaveFixture {
     }
 
     fn save(&self, out: &Path, options: &[&str]) -> SaveResult {
-        let mut command = quantscope(&self.arguments(out, options));
-        command.env("HF_ENDPOINT", &self.hub.endpoint).env("HF_HOME", self.directory.path());
+        let arguments = self.arguments(out, options);
+        let mut command = self.hub.quantscope(&arguments, self.directory.path());
         command.env("XDG_CACHE_HOME", self.directory.path());
-        command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
         let output = command.output().expect("runs");
         SaveResult {
             succeeded: output.status.success(),

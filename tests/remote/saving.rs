@@ -86,9 +86,8 @@ fn checks_find_what_they_find_in_the_local_files() {
     let hub = Hub::start(&[("org/adapter", &adapter), ("org/copies", &copies)]);
     let home = tempfile::tempdir().expect("a directory");
     let check = |model: &str| {
-        let mut command = quantscope(&["check", model, "--for", "transformers"]);
-        command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", home.path());
-        command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+        let args = ["check", model, "--for", "transformers"];
+        let mut command = hub.quantscope(&args, home.path());
         let output = command.output().expect("runs");
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8(text).expect("text").replace(model, "MODEL");

@@ -3,7 +3,6 @@
 use crate::reading::hub;
 use crate::saving::tree;
 use crate::server::{SIGNATURE, TOKEN};
-use crate::support::quantscope;
 
 #[test]
 fn secrets_are_in_no_output_report_recipe_or_cache() {
@@ -21,11 +20,9 @@ fn secrets_are_in_no_output_report_recipe_or_cache() {
             &["quantize", model, "-o", &out, "--write-recipe", &recipe, "--force"],
             &["verify", &out, "--against", model],
         ] {
-            let mut command = quantscope(args);
-            command.env("HF_ENDPOINT", &hub.endpoint).env("HF_HOME", directory.path().join("hf"));
+            let mut command = hub.quantscope(args, &directory.path().join("hf"));
             command.env("XDG_CACHE_HOME", directory.path().join("cache")).env("HF_TOKEN", TOKEN);
             command.env("XDG_STATE_HOME", directory.path().join("state"));
-            command.env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
             let output = command.output().expect("runs");
             let printed = [output.stdout, output.stderr].concat();
             let printed = String::from_utf8_lossy(&printed).into_owned();

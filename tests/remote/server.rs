@@ -1,5 +1,7 @@
 //! A small server for the Hub's protocol, which can also violate it.
 
+use crate::support::quantscope;
+use assert_cmd::Command;
 use serde_json::json;
 use std::collections::HashMap;
 use std::fs;
@@ -81,6 +83,14 @@ impl Hub {
         serve(hub, state.clone(), answer_hub);
         serve(cdn, state.clone(), answer_cdn);
         Hub { endpoint, state }
+    }
+
+    /// A command of the program that finds this hub. `home` is the directory of the Hub's files.
+    pub(crate) fn quantscope(&self, args: &[&str], home: &Path) -> Command {
+        let mut command = quantscope(args);
+        command.env("HF_ENDPOINT", &self.endpoint).env("HF_HOME", home);
+        command.env_remove("HF_TOKEN").env_remove("HF_HUB_CACHE").env_remove("HF_HUB_OFFLINE");
+        command
     }
 
     pub(crate) fn hub_asked(&self) -> Vec<ReceivedRequest> {
