@@ -5,6 +5,7 @@ use crate::checkpoint::config::{self, Config};
 use crate::checkpoint::discovery::Index;
 use crate::checkpoint::error::Result;
 use crate::checkpoint::formats::format::Format;
+use crate::checkpoint::io::files;
 use crate::checkpoint::packed::format::PackedFormat;
 use crate::checkpoint::qat::{ObservedActivations, Observers, UnmatchedObserver};
 use crate::checkpoint::stored::{Shard, Stored, StoredId};
@@ -78,6 +79,11 @@ impl Checkpoint {
     /// The index, if the checkpoint was opened by one.
     pub fn index(&self) -> Option<&Index> {
         self.index.as_ref()
+    }
+
+    /// The directory that was opened; `None` if it was a file.
+    pub(crate) fn opened_directory(&self) -> Option<&Path> {
+        self.directory().filter(|_| files::is_directory(&self.path))
     }
 
     /// The model's directory, with its config and tokenizer, if it has one.

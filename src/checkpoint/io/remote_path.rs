@@ -28,7 +28,7 @@ pub(crate) fn without_query(path: &Path) -> Cow<'_, Path> {
 }
 
 /// Returns a URL with the query that [`without_query`] removed, if any.
-#[cfg_attr(not(feature = "remote"), expect(dead_code))]
+#[cfg_attr(not(any(feature = "remote", test)), expect(dead_code))]
 pub(crate) fn with_query(url: String) -> String {
     let queries = QUERIES.lock().unwrap_or_else(PoisonError::into_inner);
     match queries.get(&normalized(&url)) {

@@ -37,8 +37,7 @@ pub(super) fn find(
             "ComfyUI opens single files, and the weights are in {shards}; save them as one"
         )));
     }
-    let Some(root) = checkpoint.directory().filter(|_| files::is_directory(checkpoint.path()))
-    else {
+    let Some(root) = checkpoint.opened_directory() else {
         return findings;
     };
     if checkpoint.format() != Format::Safetensors {

@@ -13,8 +13,7 @@ const MAX_DIRECTORIES: usize = 1000;
 
 /// Returns a finding for each copy. Returns none for a model that is a single file.
 pub(super) fn find(checkpoint: &Checkpoint) -> Vec<Finding> {
-    let Some(root) = checkpoint.directory().filter(|_| files::is_directory(checkpoint.path()))
-    else {
+    let Some(root) = checkpoint.opened_directory() else {
         return Vec::new();
     };
     let mut own: BTreeSet<PathBuf> =

@@ -132,7 +132,7 @@ pub const LOADER_LIMITS: [LoaderLimit; 30] = [
         condition: Condition::PartialGroup,
         consequence: Consequence::Refuse,
         warn_without_target: false,
-        sentence: "does not pad the groups of '{}', whose columns they do not divide (compressed-tensors 0.20), and takes a second scheme per channel only without `dequantize` in config.json; leave it in float",
+        sentence: "does not pad groups (compressed-tensors 0.20), and the columns of '{}' are not a multiple of its group size; leave it in float",
     },
     LoaderLimit {
         loader: Loader::Vllm,

@@ -23,8 +23,8 @@ const MERGED: [&[&str]; 12] = [
     &["in_proj_b", "in_proj_a"],
 ];
 
-/// The gate and up layers of the first Qwen. Other models that have `w2` call the down layer so,
-/// which is `c_proj` here.
+/// The gate and up layers of the first Qwen, whose down layer is `c_proj`. In other models `w2` is
+/// the down layer.
 const MERGED_BESIDE_C_PROJ: &[&str] = &["w1", "w2"];
 
 /// Why the tensors of a unit belong together.

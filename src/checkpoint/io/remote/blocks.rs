@@ -294,7 +294,7 @@ impl Blocks {
                     slots = CACHE.changed.wait(slots).unwrap_or_else(PoisonError::into_inner);
                 }
                 None => {
-                    // Unread blocks would be removed for blocks that nobody waits for.
+                    // More than the awaited block would push unread blocks out of a full cache.
                     let is_full = slots.pending() >= MAX_PENDING_BLOCKS;
                     let claim = self.claim(&mut slots, key, if is_full { 1 } else { wanted });
                     drop(slots);
