@@ -138,6 +138,11 @@ impl Preset {
         matches!(self, Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi | Preset::Fp8)
     }
 
+    /// Whether compressed-tensors dequantizes in BF16, whatever type the weight had.
+    pub(crate) fn restores_in_bf16(self) -> bool {
+        self == Preset::Nvfp4A16
+    }
+
     /// Whether the tensors that a loader merges share that global scale.
     pub fn shares_global_scale(self) -> bool {
         self == Preset::Nvfp4A16

@@ -1,6 +1,7 @@
 //! Saving the presets of compressed-tensors: stored tensors, config groups, mixtures and
 //! refusals.
 
+use crate::support::checkpoint::{Tensor, write};
 use crate::support::stdout;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Receipt, Request, Task};
@@ -10,7 +11,7 @@ use quantscope::quantization::{
     Calibration, Preset, QuantizationScheme, QuantizationType, Quantizer, encode_preset,
 };
 use quantscope::tensor::{FloatType, TensorId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 const SINGLE: &str = "tests/data/tiny-llama/single";
@@ -124,6 +125,40 @@ fn each_preset_is_stored_as_compressed_tensors_stores_it() {
         for shard in written.shards() {
             let bytes = |out: &Path| std::fs::read(out.join(shard.name())).expect("reads");
             assert!(bytes(&out) == bytes(&again), "{preset}: one thread and two differ");
+        }
+    }
+}
+
+/// The type in config.json may be absent, or be that of other tensors.
+#[test]
+fn the_type_in_the_configuration_need_not_be_that_of_the_weights() {
+    let directory = tempfile::tempdir().expect("temp");
+    let name = "model.layers.0.mlp.up_proj.weight";
+    for dtype in ["BF16", "F16", "F32"] {
+        for configured in [None, Some("bfloat16"), Some("float16"), Some("float32")] {
+            let model = directory.path().join(format!("{dtype}-{}", configured.unwrap_or("none")));
+            std::fs::create_dir_all(&model).expect("creates");
+            let x = (0..64 * 256u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-9);
+            let bytes = match dtype {
+                "BF16" => x.flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+                "F16" => x.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
+                _ => x.flat_map(f32::to_le_bytes).collect::<Vec<u8>>(),
+            };
+            let weight = Tensor { name: name.to_owned(), dtype, shape: vec![64, 256], bytes };
+            write(&model.join("model.safetensors"), &[weight], &[]);
+            let mut config = json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"]});
+            if let Some(configured) = configured {
+                config["dtype"] = configured.into();
+            }
+            std::fs::write(model.join("config.json"), config.to_string()).expect("writes");
+            for preset in Preset::ALL {
+                let out = model.with_extension(preset.to_string().replace('/', "-"));
+                let presets = [("*.weight", preset)];
+                let saved = saved(&open(&model), &presets, OutputFormat::Presets, out, 2);
+                let saved =
+                    saved.unwrap_or_else(|e| panic!("{dtype} {configured:?} {preset}: {e}"));
+                assert_eq!(saved.quantized.len(), 1, "{dtype} {configured:?} {preset}");
+            }
         }
     }
 }

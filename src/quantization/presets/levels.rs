@@ -42,10 +42,10 @@ pub(super) fn divides_in_f32(preset: Preset) -> bool {
     matches!(preset, Preset::Nvfp4A16 | Preset::Nvfp4ComfyUi)
 }
 
-/// Whether dequantized values are rounded to BF16: compressed-tensors decompresses NVFP4 in BF16,
-/// whatever type the weight had. Values of BF16 weights are rounded when they are stored.
+/// Whether dequantized values are rounded to BF16. Values of BF16 weights are rounded when they are
+/// stored.
 pub(super) fn restores_bf16<W: WorkingType>(preset: Preset) -> bool {
-    preset == Preset::Nvfp4A16 && W::EPSILON != Bf16::EPSILON
+    preset.restores_in_bf16() && W::EPSILON != Bf16::EPSILON
 }
 
 /// Returns the dequantized value of a level.
