@@ -4,7 +4,6 @@
 
 Source and output lie on a file system that all workers share.
 """
-
 import subprocess
 import sys
 
@@ -26,8 +25,15 @@ def main():
         partitions = [f"{index}/{count}" for index in range(1, count + 1)]
         # pure=False: tasks with equal arguments are not merged.
         pending = client.map(make, partitions, words=words, retries=3, pure=False)
+        failed = 0
         for done in as_completed(pending):
-            print(done.result().splitlines()[0], flush=True)
+            if done.exception() is None:
+                print(done.result().splitlines()[0], flush=True)
+            else:
+                print(done.exception(), file=sys.stderr, flush=True)
+                failed += 1
+    if failed:
+        sys.exit(f"{failed} of {count} partitions failed; the same command makes them")
     subprocess.run(["quantscope", "join", out], check=True)
 
 
