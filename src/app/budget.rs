@@ -361,9 +361,9 @@ fn choices(
         }
         let quantizer = model.default_quantizer(id, scheme);
         match metrics.cost_of(quantizer) {
-            Some(Cost::Error { noise_share, .. }) => {
+            Some(Cost::Error { loss, .. }) => {
                 measured = true;
-                let share = share(model, id, quantizer).unwrap_or(*noise_share);
+                let share = share(model, id, quantizer).unwrap_or(loss.noise_share());
                 choices.push(Choice::quantized(tensor, container, quantizer, share));
             }
             Some(Cost::Impossible(_)) => measured = true,
@@ -383,9 +383,9 @@ fn share(model: &Model, id: TensorId, quantizer: Quantizer) -> Option<f64> {
 fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
     let Some(quantizer) = plan.get(id) else { return Some(0.0) };
     match model.measurement(id).metrics()?.cost_of(quantizer)? {
-        Cost::Error { noise_share, .. } => {
+        Cost::Error { loss, .. } => {
             let tensor = model.checkpoint.tensor(id);
-            let share = share(model, id, quantizer).unwrap_or(*noise_share);
+            let share = share(model, id, quantizer).unwrap_or(loss.noise_share());
             let container = plan.target.container_from(model.checkpoint.format());
             Some(Choice::quantized(tensor, container, quantizer, share).error)
         }

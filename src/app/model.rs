@@ -8,6 +8,7 @@ use crate::app::tensor_metrics::{Cost, Measurement, SCHEMES, Sqnr, TensorMetrics
 use crate::checkpoint::{Checkpoint, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
+use crate::plan::experts::ExpertLayers;
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::target::Container;
 use crate::plan::{
@@ -64,6 +65,8 @@ pub struct Model {
     pub checkpoint: Arc<Checkpoint>,
     /// Counts over the whole checkpoint.
     pub inventory: Inventory,
+    /// The layers of experts.
+    pub experts: ExpertLayers,
     measurements: Vec<Measurement>,
     /// The rules of the plan's target for this checkpoint.
     rules: TargetRules,
@@ -119,6 +122,7 @@ impl Model {
         };
         let has_half_floats = checkpoint.ids().any(is_half);
         let mut model = Model {
+            experts: ExpertLayers::of(&checkpoint),
             checkpoint,
             inventory,
             measurements,

@@ -53,14 +53,15 @@ fn costs(model: &Model, metrics: &TensorMetrics, tensor: TensorId) -> Vec<Cost> 
     let all = usual.chain(std::iter::once(model.quantizer_of(tensor)));
     let mut costs: Vec<Cost> = Vec::new();
     for quantizer in all {
-        if let Some(tensor_metrics::Cost::Error { error, noise_share, scales, largest_scale }) =
+        if let Some(tensor_metrics::Cost::Error { error, loss, experts, scales, largest_scale }) =
             metrics.cost_of(quantizer)
             && costs.iter().all(|cost| cost.quantizer != quantizer)
         {
             costs.push(Cost {
                 quantizer,
                 error: *error,
-                noise_share: *noise_share,
+                loss: *loss,
+                experts: experts.clone(),
                 scales: *scales,
                 largest_scale: *largest_scale,
                 output: model

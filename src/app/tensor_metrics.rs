@@ -2,7 +2,7 @@
 
 use crate::app::sparkline::{Sparkline, sparkline};
 use crate::quantization::{
-    Analysis, Calibration, Diagnostic, ErrorStatistics, NotQuantizable, Outcome,
+    Analysis, Calibration, Diagnostic, ErrorStatistics, Loss, NotQuantizable, Outcome,
     QuantizationScheme, Quantized, Quantizer, Statistics, ValueHistogram, diagnostics,
 };
 use crate::tensor::DType;
@@ -67,8 +67,10 @@ pub enum Cost {
     /// The error that was measured.
     Error {
         error: ErrorStatistics,
-        /// Σ(x−x̂)²/Σx²
-        noise_share: f64,
+        /// Signal and noise power.
+        loss: Loss,
+        /// The loss of each expert, if the tensor holds the experts of a layer.
+        experts: Box<[Loss]>,
         scales: u64,
         largest_scale: f32,
     },
@@ -126,9 +128,10 @@ impl TensorMetrics {
     pub fn record_outcome(&mut self, outcome: &Outcome) {
         let quantizer = outcome.quantizer;
         let cost = match &outcome.result {
-            Ok(Quantized { scales, error: Some(error), .. }) => Cost::Error {
+            Ok(found @ Quantized { scales, error: Some(error), .. }) => Cost::Error {
                 error: error.statistics(),
-                noise_share: error.noise_share(),
+                loss: error.into(),
+                experts: found.experts().into(),
                 scales: scales.count,
                 largest_scale: scales.max,
             },

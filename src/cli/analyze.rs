@@ -4,6 +4,7 @@ use super::activations::{ActivationArgs, Outputs, SORTS, SortBy, WithOutput};
 use super::calibrate::scale_of;
 use super::duplicates::Duplicates;
 use super::error::{Error, UsageError};
+use super::experts::MeasuredExperts;
 use super::fail_on::{self, FailOn};
 use super::listing::{ListingSummary, Row, print_unplaced};
 use super::measured::{Measured, note, rank, statistics};
@@ -214,7 +215,7 @@ impl Analyze {
             if self.output.json {
                 comparison.document()?
             } else {
-                comparison.table()?
+                comparison.table(thresholds)?
             }
             return fail_on::check(&self.fail_on, &checkpoint, &measured_for, &measured);
         }
@@ -377,6 +378,10 @@ impl Analyze {
                 None => document.tensor(&tensor)?,
             }
         }
+        let experts = MeasuredExperts::of(checkpoint, &[scheme], measured);
+        if !experts.is_empty() {
+            document.key("experts", &experts.figures())?;
+        }
         match outputs {
             Some(outputs) => {
                 document.end_with(&summary.totals, "activations", &outputs.summary())?;
@@ -452,6 +457,8 @@ impl Analyze {
         let mut out = output();
         table.print(&mut out, width())?;
         summary.print(&mut out)?;
+        let experts = MeasuredExperts::of(checkpoint, &[scheme], measured);
+        experts.print(&mut out, width(), thresholds)?;
         print_unplaced(checkpoint, &mut out)?;
         match outputs {
             None => {

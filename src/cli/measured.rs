@@ -51,6 +51,12 @@ impl Measured {
         Some(quantized(&self.found)?.loss()?.sqnr_db())
     }
 
+    /// The result of quantizer number `place`; `None` if the tensor cannot be quantized.
+    pub(super) fn quantized(&self, place: usize) -> Option<&Quantized> {
+        let analysis = self.found.as_ref()?.as_ref().ok()?;
+        analysis.outcomes.get(place)?.result.as_ref().ok()
+    }
+
     pub(super) fn statistics(&self) -> Option<&Statistics> {
         self.found.as_ref()?.as_ref().ok()?.statistics.as_ref()
     }

@@ -16,6 +16,7 @@ mod diff;
 mod dry_run;
 mod duplicates;
 mod error;
+mod experts;
 mod fail_on;
 mod help;
 mod inspect;

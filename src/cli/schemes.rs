@@ -3,6 +3,7 @@
 use super::activations::{Outputs, WithOutput};
 use super::duplicates::Duplicates;
 use super::error::Error;
+use super::experts::MeasuredExperts;
 use super::listing::{ListingSummary, Row};
 use super::measured::{Measured, note};
 use super::output::{output, width};
@@ -11,7 +12,7 @@ use super::target::MeasuredFor;
 use crate::activations::ActivationMode;
 use crate::checkpoint::Checkpoint;
 use crate::plan::Selection;
-use crate::quantization::{Outcome, QuantizationScheme};
+use crate::quantization::{Outcome, QuantizationScheme, Thresholds};
 use crate::report::document::{Document, Scale, SchemeFigures};
 use crate::tensor::TensorId;
 use crate::text::{figures, names};
@@ -78,6 +79,10 @@ impl SchemeComparison<'_> {
                 None => document.tensor(&tensor)?,
             }
         }
+        let experts = self.experts();
+        if !experts.is_empty() {
+            document.key("experts", &experts.figures())?;
+        }
         match self.outputs {
             Some(outputs) => {
                 document.end_with(&summary.totals, "activations", &outputs.summary())?;
@@ -88,7 +93,7 @@ impl SchemeComparison<'_> {
         summary.conclude()
     }
 
-    pub(super) fn table(&self) -> Result<(), Error> {
+    pub(super) fn table(&self, thresholds: &Thresholds) -> Result<(), Error> {
         let names: Vec<String> =
             self.schemes.iter().map(std::string::ToString::to_string).collect();
         let mut columns = vec![
@@ -121,6 +126,7 @@ impl SchemeComparison<'_> {
         summary.print(&mut out)?;
         writeln!(out)?;
         self.summary(&names, &totals).print(&mut out, width())?;
+        self.experts().print(&mut out, width(), thresholds)?;
         writeln!(out)?;
         writeln!(
             out,
@@ -136,6 +142,10 @@ impl SchemeComparison<'_> {
         out.flush()?;
         self.outputs.map_or(Ok(()), Outputs::conclude)?;
         summary.conclude()
+    }
+
+    fn experts(&self) -> MeasuredExperts {
+        MeasuredExperts::of(self.checkpoint, self.schemes, self.measured)
     }
 
     /// Adds a tensor to the totals of every scheme.

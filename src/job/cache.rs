@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MAGIC: &[u8] = b"quantscope findings\n";
 
 /// Increased whenever records change their layout or their meaning.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 const SUFFIX: &str = "findings";
 const PARTIAL: &str = ".partial";

@@ -13,7 +13,7 @@
 use crate::plan::marks::Plan;
 pub use crate::plan::schemes::SCHEMES;
 use crate::plan::target::Container;
-use crate::quantization::{Outcome, Quantizer, Rounding};
+use crate::quantization::{Loss, Outcome, Quantizer, Rounding};
 use crate::tensor::{TensorId, TensorInfo};
 
 /// One way to store a tensor.
@@ -61,7 +61,7 @@ pub(crate) fn options(
     let measured = outcomes.iter().filter_map(|outcome| {
         let sums = outcome.result.as_ref().ok()?.error?;
         let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
-        let share = output(outcome.quantizer).unwrap_or(sums.noise_share());
+        let share = output(outcome.quantizer).unwrap_or(Loss::from(&sums).noise_share());
         enough.then(|| Choice::quantized(tensor, container, outcome.quantizer, share))
     });
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()

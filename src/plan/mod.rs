@@ -9,6 +9,7 @@ mod choices;
 mod compensation;
 mod defaults;
 mod eligibility;
+pub mod experts;
 pub mod gguf_baseline;
 pub mod gguf_mix;
 mod history;

@@ -19,6 +19,11 @@ impl Loss {
         self.noise += next.noise;
     }
 
+    /// The relative noise power Σ(x−x̂)² / Σx²; 0 if there is no noise.
+    pub fn noise_share(&self) -> f64 {
+        if self.noise == 0.0 { 0.0 } else { self.noise / self.signal }
+    }
+
     /// The signal-to-quantization-noise ratio in dB, 10·log10(Σx² / Σ(x−x̂)²); infinite if there
     /// is no noise.
     pub fn sqnr_db(&self) -> f64 {

@@ -233,11 +233,6 @@ impl ErrorSums {
         Moments { sum: self.sum, sum_sq: self.signal, zeros, ..Moments::default() }
     }
 
-    /// The relative noise power Σ(x−x̂)² / Σx²; 0 if there is no noise.
-    pub fn noise_share(&self) -> f64 {
-        if self.noise == 0.0 { 0.0 } else { self.noise / self.signal }
-    }
-
     /// Derives the error statistics.
     pub fn statistics(&self) -> ErrorStatistics {
         let mse = if self.count == 0 { 0.0 } else { self.noise / self.count as f64 };

@@ -5,8 +5,8 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::budget::{Choice, Curve, Point};
 use crate::plan::target::Container;
 use crate::quantization::{
-    Analysis, Diagnostic, ErrorStatistics, QuantizationScheme, Quantizer, Rounding, Statistics,
-    Thresholds, ValueHistogram, diagnostics,
+    Analysis, Diagnostic, ErrorStatistics, Loss, QuantizationScheme, Quantizer, Rounding,
+    Statistics, Thresholds, ValueHistogram, diagnostics,
 };
 use crate::report::document::{OutputFigures, Totals};
 use crate::tensor::TensorId;
@@ -112,8 +112,10 @@ pub struct Cost {
     pub quantizer: Quantizer,
     /// The error over all elements.
     pub error: ErrorStatistics,
-    /// Σ(x−x̂)²/Σx²
-    pub noise_share: f64,
+    /// Signal and noise power.
+    pub loss: Loss,
+    /// The loss of each expert, if the tensor holds the experts of a layer.
+    pub experts: Box<[Loss]>,
     /// Number of scales.
     pub scales: u64,
     /// The largest of the scales.
@@ -126,7 +128,7 @@ impl Cost {
     /// The error as a share of the signal: of the layer's output if known, else of the weights.
     fn share(&self) -> f64 {
         let output = self.output.as_ref().and_then(|output| output.ratio(ActivationMode::Weights));
-        output.unwrap_or(self.noise_share)
+        output.unwrap_or(self.loss.noise_share())
     }
 }
 
@@ -233,7 +235,8 @@ fn costs(analysis: &Analysis) -> Vec<Cost> {
         Some(Cost {
             quantizer: outcome.quantizer,
             error: sums.statistics(),
-            noise_share: sums.noise_share(),
+            loss: Loss::from(&sums),
+            experts: found.experts().into(),
             scales: found.scales.count,
             largest_scale: found.scales.max,
             output: None,

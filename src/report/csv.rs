@@ -3,6 +3,7 @@
 use crate::activations::ActivationMode;
 use crate::report::contents::{Report, Row};
 use crate::report::csv_writer::CsvWriter;
+use crate::report::experts::ReportedExperts;
 use std::io::{self, Write};
 
 const COLUMNS: [&str; 31] = [
@@ -51,15 +52,35 @@ const OUTPUTS: [&str; 8] = [
     "input_scale",
 ];
 
+/// Further columns if the report lists layers of experts.
+const EXPERTS: [&str; 9] = [
+    "expert_layer",
+    "expert",
+    "expert_sqnr_db",
+    "layer_sqnr_db",
+    "layer_experts",
+    "layer_worst_expert",
+    "layer_worst_sqnr_db",
+    "layer_mean_sqnr_db",
+    "layer_spread_db",
+];
+
 /// Writes all rows.
 pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let experts = ReportedExperts::of(report);
     let outputs = OUTPUTS.iter().filter(|_| report.has_outputs);
-    let mut csv = CsvWriter::new(out, COLUMNS.iter().chain(outputs).copied())?;
-    report.rows.iter().try_for_each(|row| record(report, row, &mut csv))?;
+    let of_experts = EXPERTS.iter().filter(|_| !experts.is_empty());
+    let mut csv = CsvWriter::new(out, COLUMNS.iter().chain(outputs).chain(of_experts).copied())?;
+    report.rows.iter().try_for_each(|row| record(report, row, &experts, &mut csv))?;
     csv.finish()
 }
 
-fn record<W: Write>(report: &Report, row: &Row, csv: &mut CsvWriter<W>) -> io::Result<()> {
+fn record<W: Write>(
+    report: &Report,
+    row: &Row,
+    experts: &ReportedExperts,
+    csv: &mut CsvWriter<W>,
+) -> io::Result<()> {
     let tensor = report.checkpoint.tensor(row.tensor);
     csv.text(&tensor.name)?;
     csv.text(tensor.dtype.name())?;
@@ -111,5 +132,30 @@ fn record<W: Write>(report: &Report, row: &Row, csv: &mut CsvWriter<W>) -> io::R
         csv.value(output.map_or("", |output| output.basis.name()))?;
         csv.number(row.input_scale.map(f64::from))?;
     }
+    if !experts.is_empty() {
+        of_experts(experts, row, csv)?;
+    }
     csv.end_row()
+}
+
+/// The columns of the expert that a tensor belongs to, and of its layer.
+fn of_experts<W: Write>(
+    experts: &ReportedExperts,
+    row: &Row,
+    csv: &mut CsvWriter<W>,
+) -> io::Result<()> {
+    let Some((layer, errors, expert)) = experts.of_tensor(row.tensor) else {
+        return EXPERTS.iter().try_for_each(|_| csv.text(""));
+    };
+    let finite = |db: f64| db.is_finite().then_some(db);
+    let worst = errors.worst();
+    csv.text(&layer.path)?;
+    csv.value(expert.map(|expert| expert.to_string()).unwrap_or_default())?;
+    csv.number(expert.and_then(|expert| errors.sqnr_db_of(expert)).and_then(finite))?;
+    csv.number(finite(errors.sqnr_db()))?;
+    csv.value(errors.experts.len())?;
+    csv.value(worst.map(|(expert, _)| expert.to_string()).unwrap_or_default())?;
+    csv.number(worst.and_then(|(_, db)| finite(db)))?;
+    csv.number(errors.mean_db())?;
+    csv.number(errors.spread_db())
 }

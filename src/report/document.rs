@@ -15,6 +15,8 @@ use std::io::{self, Write};
 pub(crate) struct Document<W> {
     out: W,
     empty: bool,
+    /// Further keys, which follow the last.
+    further: Vec<u8>,
 }
 
 impl<W: Write> Document<W> {
@@ -27,7 +29,7 @@ impl<W: Write> Document<W> {
         json::write(&mut out, &checkpoint.path().to_string_lossy())?;
         let format = checkpoint.format().name();
         write!(out, ",\"format\":\"{format}\",\"scheme\":\"{scheme}\",\"tensors\":[")?;
-        Ok(Document { out, empty: true })
+        Ok(Document { out, empty: true, further: Vec::new() })
     }
 
     /// Adds a tensor: a [`Tensor`], or one with further keys.
@@ -44,6 +46,12 @@ impl<W: Write> Document<W> {
             self.out.write_all(b",")?;
         }
         self.out.write_all(listed)
+    }
+
+    /// Adds a key at the end of the document.
+    pub(crate) fn key(&mut self, key: &str, value: &impl Serialize) -> io::Result<()> {
+        write!(self.further, ",\"{key}\":")?;
+        Ok(json::write(&mut self.further, value)?)
     }
 
     pub(crate) fn end(mut self, totals: &Totals) -> io::Result<()> {
@@ -85,6 +93,7 @@ impl<W: Write> Document<W> {
     }
 
     fn close(mut self) -> io::Result<()> {
+        self.out.write_all(&self.further)?;
         self.out.write_all(b"}\n")?;
         self.out.flush()
     }

@@ -7,6 +7,7 @@ use crate::activations::{ActivationMode, Basis};
 use crate::plan::budget::Point;
 use crate::quantization::{Diagnostic, QuantizationScheme, Rating};
 use crate::report::contents::{Report, Row};
+use crate::report::experts::ReportedExperts;
 use crate::report::plots;
 use crate::text::{figures, names};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -31,6 +32,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         write_markup(out, section(report))?;
     }
     write_schemes(report, out)?;
+    write_markup(out, experts(report))?;
     write_markup(out, channels(report))?;
     write_markup(out, diagnostics(report))?;
     write_tensors(report, out)?;
@@ -348,6 +350,72 @@ fn scheme_row(report: &Report, row: &Row, schemes: &[QuantizationScheme]) -> Mar
                     data-v=(value.map(sort_key).unwrap_or_default())
                 {
                     (value.map(figures::decibels).unwrap_or_default())
+                }
+            }
+        }
+    }
+}
+
+/// The layers of experts, each with all its experts.
+fn experts(report: &Report) -> Markup {
+    let found = ReportedExperts::of(report);
+    if found.is_empty() {
+        return html! {};
+    }
+    let expert = |of: Option<(u64, f64)>| {
+        of.map(|(expert, db)| format!("{expert}: {}", figures::decibels(db))).unwrap_or_default()
+    };
+    let rated = |db: f64| report.thresholds.rate(db).name();
+    html! {
+        section id="experts" {
+            h2 { "Experts" }
+            p class="dim" {
+                "SQNR of the weights. That of a layer is over the elements of all its experts together; mean and spread are over the experts."
+            }
+            (scrolling(html! {
+                table {
+                    thead { tr {
+                        th { "layer" } th { "scheme" } th class="number" { "experts" }
+                        th class="number" { "SQNR" } th { "worst" } th { "best" }
+                        th class="number" { "mean" } th class="number" { "spread" }
+                    } }
+                    tbody {
+                        @for (layer, errors, scheme) in found.all() {
+                            tr {
+                                td class="name" { (names::visible(&layer.path)) }
+                                td {
+                                    @if let Some(scheme) = scheme { (scheme) } @else { "several" }
+                                }
+                                td class="number" {
+                                    (errors.experts.len())
+                                    @if errors.unknown > 0 {
+                                        " of " (errors.experts.len() + errors.unknown)
+                                    }
+                                }
+                                td class={ "number " (rated(errors.sqnr_db())) } {
+                                    (figures::decibels(errors.sqnr_db()))
+                                }
+                                td { (expert(errors.worst())) }
+                                td { (expert(errors.best())) }
+                                (number(errors.mean_db(), figures::decibels))
+                                (number(errors.spread_db(), figures::decibels))
+                            }
+                        }
+                    }
+                }
+            }))
+            @for (layer, errors, _) in found.all() {
+                details {
+                    summary { (names::visible(&layer.path)) }
+                    p {
+                        @for (at, (number, loss)) in errors.experts.iter().enumerate() {
+                            @if at > 0 { ", " }
+                            (number) ": "
+                            span class=(rated(loss.sqnr_db())) {
+                                (figures::decibels(loss.sqnr_db()))
+                            }
+                        }
+                    }
                 }
             }
         }

@@ -4,6 +4,7 @@
 use crate::plan::budget::Point;
 use crate::report::contents::{Histogram, Report, Row};
 use crate::report::document::{Document, OutputFigures, Scale, SchemeFigures, Tensor};
+use crate::report::experts::ReportedExperts;
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -34,6 +35,10 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let mut document = Document::begin(out, &report.checkpoint, report.quantizer.scheme)?;
     for row in &report.rows {
         document.tensor(&tensor(report, row))?;
+    }
+    let experts = ReportedExperts::of(report);
+    if !experts.is_empty() {
+        document.key("experts", &experts.figures())?;
     }
     let listed = |point: Point| CurvePoint { bytes: point.bytes, error: point.error };
     let curve = report.curve().unwrap_or_default().into_iter().map(listed);

@@ -7,6 +7,7 @@ mod contents;
 mod csv;
 pub(crate) mod csv_writer;
 pub(crate) mod document;
+pub(crate) mod experts;
 mod format;
 mod html;
 mod json;

@@ -203,6 +203,13 @@ impl Shape {
         self.channel_dims().iter().product()
     }
 
+    /// Number of experts, if the tensor holds all experts of a layer: its slices along axis 0.
+    pub fn experts(&self) -> Option<u64> {
+        let holds_experts =
+            matches!(self.channel_axes, ChannelAxes::FirstTwo | ChannelAxes::FirstAndLast);
+        self.dims().first().copied().filter(|_| holds_experts && self.rank() == 3)
+    }
+
     /// Elements of one output channel.
     pub fn channel_len(&self) -> u64 {
         self.elements.checked_div(self.channels()).unwrap_or(0)
@@ -251,6 +258,7 @@ mod tests {
         let s = shape(&[4, 8, 16]).with_channel_axes(ChannelAxes::FirstTwo);
         assert_eq!((s.channels(), s.channel_len(), s.channel_dims()), (32, 16, &[4, 8][..]));
         assert_eq!(s, shape(&[4, 8, 16]));
+        assert_eq!((s.experts(), shape(&[4, 8, 16]).experts()), (Some(4), None));
         let empty = shape(&[4, 8, 0]).with_channel_axes(ChannelAxes::FirstTwo);
         assert_eq!((empty.channels(), empty.channel_len()), (32, 0));
     }

@@ -8,8 +8,9 @@ use crate::app::tensor_metrics::{
     Cost, Measurement, SCHEMES, TensorMetrics, calibration_name, scheme_name, typed_scheme_name,
 };
 use crate::app::tree::{NodeId, TreeItem};
-use crate::app::{Action, App, CalibrationState, Tab, names, outputs};
+use crate::app::{Action, App, CalibrationState, ExpertView, Tab, names, outputs};
 use crate::checkpoint::{ActivationRange, UnmatchedObserver};
+use crate::plan::experts::ExpertErrors;
 use crate::quantization;
 use crate::quantization::{ErrorStatistics, QuantizationScheme};
 use crate::tensor::TensorId;
@@ -190,11 +191,11 @@ fn overview(
     error.splice(place..place, output_errors(app, id, theme));
     block(buf, second, &title, &error, theme);
     if third.height >= 6 {
-        comparison(buf, third, app, id, metrics, theme);
-        let notes = learned(app, id).into_iter().chain(observed(app, id));
+        let used = comparison(buf, third, app, id, metrics, theme);
+        let notes = learned(app, id).into_iter().chain(observed(app, id)).chain(experts(app, id));
         let rows = notes.flat_map(|text| wrap(&text, third.width.into()));
-        // Below the schemes and a blank line.
-        let below = 2 + shown_schemes(app).len() as u16;
+        // Below the schemes and what is said of them, or a blank line.
+        let below = used.max(2 + shown_schemes(app).len() as u16);
         for (y, row) in (below..third.height).zip(rows) {
             widgets::line(buf, third, y, &Line::styled(row, theme.mark));
         }
@@ -219,6 +220,43 @@ fn learned(app: &App, id: TensorId) -> Option<String> {
         Ok(()) => format!("{learned}; marks use them"),
         Err(why) => format!("{learned}; not used: {why}"),
     })
+}
+
+/// Describes where the expert of the tensor stands in its layer, and the layer.
+fn experts(app: &App, id: TensorId) -> Vec<String> {
+    let Some(ExpertView { errors, expert, .. }) = app.model.experts_of_tensor(id) else {
+        return Vec::new();
+    };
+    let Some(errors) = errors else {
+        return vec!["experts of the layer: not all are measured".to_owned()];
+    };
+    let count = errors.experts.len();
+    let of_expert = expert.and_then(|expert| {
+        let (db, place) = (errors.sqnr_db_of(expert)?, errors.place_of(expert)?);
+        let place = match place {
+            1 => "the worst".to_owned(),
+            n => format!("number {n} from the worst"),
+        };
+        Some(format!("expert {expert}, all weights: {}, {place} of {count}", decibels(db)))
+    });
+    let layer =
+        format!("all {count} experts: {}, {}", decibels(errors.sqnr_db()), span_of(&errors));
+    of_expert.into_iter().chain([layer]).collect()
+}
+
+/// The worst and the best expert, their mean and their spread.
+fn span_of(errors: &ExpertErrors) -> String {
+    let expert = |what: &str, of: Option<(u64, f64)>| {
+        of.map(|(expert, db)| format!("{what} {expert} with {}", decibels(db)))
+    };
+    let one = |what: &str, db: Option<f64>| db.map(|db| format!("{what} {}", decibels(db)));
+    let parts = [
+        expert("worst", errors.worst()),
+        expert("best", errors.best()),
+        one("mean", errors.mean_db()),
+        one("spread", errors.spread_db()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Describes the activation observers of the layer, or the range that this observer recorded.
@@ -365,7 +403,8 @@ fn shown_schemes(app: &App) -> &[QuantizationScheme] {
     if target.iter().all(|scheme| SCHEMES.contains(scheme)) { &SCHEMES } else { target }
 }
 
-/// The SQNR and size of every scheme, and what another scheme would recover.
+/// The SQNR and size of every scheme, and what another scheme would recover. Returns the number of
+/// rows used.
 fn comparison(
     buf: &mut Buffer,
     area: Rect,
@@ -373,7 +412,7 @@ fn comparison(
     id: TensorId,
     metrics: &TensorMetrics,
     theme: &Theme,
-) {
+) -> u16 {
     let now = app.model.scheme_of(id);
     let learned = app.model.checkpoint.learned(id).is_some();
     let shown = shown_schemes(app);
@@ -408,6 +447,7 @@ fn comparison(
             y += 1;
         }
     }
+    y
 }
 
 fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) {
@@ -430,7 +470,7 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
     if totals.waiting > 0 {
         figures.push(figure("to measure", counted(totals.waiting, "tensor")));
     }
-    let [first, second, _] = thirds(area);
+    let [first, second, third] = thirds(area);
     block(buf, first, "module", &figures, theme);
     let words: Vec<Figure> = RATINGS
         .into_iter()
@@ -443,4 +483,35 @@ fn module(buf: &mut Buffer, area: Rect, app: &App, node: NodeId, theme: &Theme) 
         })
         .collect();
     block(buf, second, "tensors by weight error", &words, theme);
+    let path = app.table.current().map(|row| app.full_name(row)).unwrap_or_default();
+    if let Some(view) = app.model.experts_of_module(path) {
+        expert_layer(buf, third, &view, theme);
+    }
+}
+
+/// The errors of a layer of experts, and of the expert that the module is part of.
+fn expert_layer(buf: &mut Buffer, area: Rect, view: &ExpertView, theme: &Theme) {
+    let title = "experts of the layer";
+    let Some(errors) = &view.errors else {
+        return block(buf, area, title, &[figure("SQNR", "…".to_owned())], theme);
+    };
+    let rated = |label, db: f64, more: Option<String>| {
+        let (word, style) = theme.rate(db);
+        let word = more.map_or(word.to_owned(), |more| format!("{word}, {more}"));
+        figure(label, decibels(db)).word(word, style)
+    };
+    let count = errors.experts.len();
+    let number = |expert: u64| Some(format!("expert {expert}"));
+    let mut figures =
+        vec![figure("experts", count.to_string()), rated("all together", errors.sqnr_db(), None)];
+    let own = view.expert.and_then(|expert| {
+        let place = format!("{} of {count}", errors.place_of(expert)?);
+        Some(rated("this expert", errors.sqnr_db_of(expert)?, Some(place)))
+    });
+    figures.extend(own);
+    figures.extend(errors.worst().map(|(expert, db)| rated("worst", db, number(expert))));
+    figures.extend(errors.best().map(|(expert, db)| rated("best", db, number(expert))));
+    figures.extend(errors.mean_db().map(|db| figure("mean", decibels(db))));
+    figures.extend(errors.spread_db().map(|db| figure("spread", decibels(db))));
+    block(buf, area, title, &figures, theme);
 }

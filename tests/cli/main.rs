@@ -4,6 +4,7 @@
 mod support;
 
 mod commands;
+mod experts;
 mod gguf;
 mod json_documents;
 mod options;

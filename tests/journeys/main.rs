@@ -6,6 +6,7 @@ mod support;
 mod activations;
 mod budget;
 mod clips;
+mod experts;
 mod filters;
 mod formats;
 mod help;

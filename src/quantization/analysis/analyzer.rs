@@ -41,8 +41,10 @@ pub(crate) struct TensorAnalyzer<'q> {
     spec: &'q AnalysisSpec,
     dtype: FloatType,
     chunks: Chunks,
-    /// The output channels, if their losses are needed.
+    /// The output channels, if their losses are needed; otherwise the experts, if the tensor holds
+    /// several.
     channels: Option<Groups>,
+    shape: Shape,
     /// How the outcome of each quantizer of the spec is computed. The quantizers themselves
     /// are in the three lists below, in the order of the spec.
     strategies: Vec<Strategy>,
@@ -146,8 +148,15 @@ impl<'q> TensorAnalyzer<'q> {
     ) -> Self {
         let chunk_len = chunk_bytes / dtype.size() as u64;
         let chunks = Chunks::new(shape, chunk_len, spec.quantizers.iter().map(|q| q.scheme));
-        let has_channels = spec.channel_detail() != ChannelDetail::None;
-        let channels = has_channels.then(|| QuantizationScheme::PER_CHANNEL.groups(shape));
+        let channels = if spec.channel_detail() != ChannelDetail::None {
+            Some(QuantizationScheme::PER_CHANNEL.groups(shape))
+        } else {
+            shape.experts().filter(|_| spec.has_errors()).map(|experts| {
+                let expert = shape.elements() / experts.max(1);
+                Groups::new(shape.elements(), expert, expert)
+            })
+        };
+        let has_channels = channels.is_some();
         let scale_type = spec.scale_storage.scale_type(dtype);
         let of_tensor = |&q: &Quantizer| {
             TensorQuantizer::new(q, spec.rounding, dtype, shape, learned).stored_as(scale_type)
@@ -171,6 +180,7 @@ impl<'q> TensorAnalyzer<'q> {
             dtype,
             chunks,
             channels,
+            shape: shape.clone(),
             single_pass: SinglePass::new(spec, with(Strategy::SinglePass)),
             fills_histogram,
             moments: MomentsSource::choose(spec, dtype, fills_histogram, &multi_pass),
@@ -215,12 +225,19 @@ impl<'q> TensorAnalyzer<'q> {
 
     /// The state before the first chunk.
     pub(crate) fn start(&self) -> AnalysisState {
-        let channels = || ChannelLosses::new(self.spec.channel_detail());
+        let channels = || {
+            let is_needed = self.channels.is_some();
+            is_needed.then(|| ChannelLosses::new(self.spec.channel_detail(), &self.shape)).flatten()
+        };
+        let with_channels = |result: Result<Quantized, NotQuantizable>| {
+            result.map(|quantized| Quantized { channels: channels(), ..quantized })
+        };
+        let coded = self.coded.iter().map(|quantizer| quantizer.start(self.spec));
         AnalysisState {
             moments: Moments::default(),
-            single_pass: self.single_pass.start(self.spec),
+            single_pass: self.single_pass.start(self.spec).into_iter().map(with_channels).collect(),
             multi_pass: self.multi_pass.iter().map(|_| MultiPassState::new(channels())).collect(),
-            coded: self.coded.iter().map(|quantizer| quantizer.start(self.spec)).collect(),
+            coded: coded.map(with_channels).collect(),
             histogram: None,
         }
     }
@@ -254,10 +271,10 @@ impl<'q> TensorAnalyzer<'q> {
 
     /// Measures a chunk with the coded quantizers that do so in pass `pass`.
     fn measure_coded(&self, pass: u64, chunk: ElementRun, absmax: f64) -> Vec<CodedResult> {
-        let has_channels = self.channels.is_some();
+        let channels = self.channels.as_ref();
         let measured = self.coded.iter().map(|quantizer| {
             let is_now = quantizer.pass(self.spec) == Some(pass);
-            is_now.then(|| quantizer.measure(self.spec, chunk, absmax, has_channels))
+            is_now.then(|| quantizer.measure(self.spec, chunk, absmax, channels))
         });
         measured.collect()
     }

@@ -6,6 +6,7 @@ use crate::quantization::analysis::results::Quantized;
 use crate::quantization::analysis::single_pass::ChunkResult;
 use crate::quantization::analysis::spec::{AnalysisSpec, ErrorDetail};
 use crate::quantization::analysis::tensor_quantizer::TensorQuantizer;
+use crate::quantization::groups::Groups;
 use crate::quantization::kernels;
 use crate::quantization::loss::Loss;
 use crate::quantization::preset::Preset;
@@ -67,19 +68,19 @@ impl CodedQuantizer {
         spec: &AnalysisSpec,
         chunk: ElementRun,
         absmax: f64,
-        has_channels: bool,
+        channels: Option<&Groups>,
     ) -> Result<ChunkResult, NotQuantizable> {
         let absmax = self.shared_absmax.unwrap_or(absmax);
         let coder = PresetCoder::new(self.preset, self.dtype, &self.shape, absmax);
         let mut quantized = Quantized::empty(spec);
-        let (mut channels, mut seen) = (Vec::new(), SeenCodes::new(self.preset));
+        let (mut losses, mut seen) = (Vec::new(), SeenCodes::new(self.preset));
         let mut scales = quantized.scales.clone();
         if coder.has_tensor_scale() && chunk.start == 0 {
             let most = f64::from(self.preset.quantization_type().max());
             let clip = if absmax == 0.0 { 0.0 } else { f64::from(coder.global()) * most };
             scales.push(clip, coder.global());
         }
-        let mut row = chunk.start / coder.columns() as u64;
+        let mut row_start = chunk.start;
         let each_row = |x: &[f32], codes: &[u8], restored: &[f32]| {
             let loss = match spec.errors {
                 ErrorDetail::Full => {
@@ -94,16 +95,16 @@ impl CodedQuantizer {
                     loss
                 }
             };
-            if has_channels {
-                channels.push((row, loss));
+            if let Some(channels) = channels {
+                losses.push((channels.of(row_start), loss));
             }
-            row += 1;
+            row_start += x.len() as u64;
         };
         coder.restore(chunk.bytes, each_row, |clip, scale| scales.push(clip, scale))?;
         quantized.scales = scales;
         if let Some(error) = &mut quantized.error {
             error.levels.merge(&seen.levels());
         }
-        Ok(ChunkResult { quantized, channels })
+        Ok(ChunkResult { quantized, channels: losses })
     }
 }

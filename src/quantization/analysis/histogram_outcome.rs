@@ -23,7 +23,7 @@ impl AnalysisSpec {
             let first = range.first_non_finite.unwrap_or(0);
             return Err(NotQuantizable::NonFinite { nan: range.nan, inf: range.inf, first });
         }
-        let mut result = Quantized { channels: None, ..Quantized::empty(self) };
+        let mut result = Quantized::empty(self);
         if range.count == 0 {
             return Ok(result);
         }

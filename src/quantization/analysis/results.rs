@@ -42,7 +42,8 @@ pub struct Quantized {
     pub error: Option<ErrorSums>,
     /// Present for [`ErrorDetail::Loss`].
     pub loss: Option<Loss>,
-    /// `None` unless the spec includes channels, and for results computed from a histogram.
+    /// `None` unless the spec includes channels or the tensor holds the experts of a layer, and
+    /// for results computed from a histogram.
     pub channels: Option<ChannelLosses>,
 }
 
@@ -53,13 +54,18 @@ impl Quantized {
             scales: Scales::new(spec.keep_scales),
             error: (spec.errors == ErrorDetail::Full).then(ErrorSums::default),
             loss: (spec.errors == ErrorDetail::Loss).then(Loss::default),
-            channels: ChannelLosses::new(spec.channel_detail()),
+            channels: None,
         }
     }
 
     /// Signal and noise power; `None` if no errors were computed.
     pub fn loss(&self) -> Option<Loss> {
         self.loss.or_else(|| self.error.as_ref().map(Loss::from))
+    }
+
+    /// The loss of each expert, in order; empty unless the tensor holds the experts of a layer.
+    pub fn experts(&self) -> &[Loss] {
+        self.channels.as_ref().map_or(&[], ChannelLosses::experts)
     }
 
     /// Adds the errors of further elements.

@@ -13,7 +13,7 @@ use crate::quantization::qat_scales::QatScales;
 use crate::quantization::quantizer::{NotQuantizable, Quantizer};
 use crate::quantization::scheme::{QuantizationScheme, Rounding};
 use crate::quantization::value_histogram::ValueHistogram;
-use crate::tensor::{FloatType, Shape};
+use crate::tensor::{ChannelAxes, FloatType, Shape};
 
 const SCHEMES: [QuantizationScheme; 4] = [
     QuantizationScheme::PER_TENSOR,
@@ -414,4 +414,46 @@ fn a_preset_that_does_not_fit_the_shape_has_no_result() {
     let found = analyze(&spec, FloatType::F32, &shape, &[0; 2 * 192 * 4]);
     let why = found.outcomes[0].result.as_ref().expect_err("does not fit");
     assert!(matches!(why, NotQuantizable::DoesNotFit { .. }), "{why}");
+}
+
+/// The loss of each expert of a tensor is that of its slice, for every strategy and detail.
+#[test]
+fn losses_of_experts_are_those_of_their_slices() {
+    let mut schemes: Vec<QuantizationScheme> =
+        ["per-channel", "per-block:32", "per-block:64", "per-block:128", "q8_0"]
+            .map(|scheme| scheme.parse().expect("a scheme"))
+            .to_vec();
+    schemes.push(QuantizationScheme::Preset(Preset::Fp8Dynamic));
+    schemes.push(QuantizationScheme::Preset(Preset::W4A16(128)));
+    for dtype in [FloatType::F32, FloatType::BF16] {
+        let dims = [3u64, 40, 128];
+        let shape = Shape::new(dims).expect("fits").with_channel_axes(ChannelAxes::FirstTwo);
+        let slice = Shape::new(&dims[1..]).expect("fits");
+        let bytes = values(dtype, shape.elements());
+        for channels in [ChannelDetail::None, ChannelDetail::Worst] {
+            let spec = AnalysisSpec { channels, ..spec_for(&schemes, Calibration::MinMax) };
+            let spec = AnalysisSpec { keep_scales: false, ..spec };
+            let analyzer = TensorAnalyzer::with_chunk_bytes(&spec, dtype, &shape, None, 1 << 14);
+            let found = run_in_memory(&analyzer, dtype, &bytes);
+            let alone = |expert: usize| {
+                let length = slice.elements() as usize * dtype.size();
+                let bytes = bytes.get(expert * length..(expert + 1) * length).expect("in range");
+                analyze(&spec, dtype, &slice, bytes)
+            };
+            let alone: Vec<Analysis> = (0..3).map(alone).collect();
+            for (place, outcome) in found.outcomes.iter().enumerate() {
+                let what = format!("{dtype:?} {channels:?} {:?}", outcome.quantizer);
+                let found = outcome.result.as_ref().expect("fits");
+                let losses = found.channels.as_ref().expect("is computed");
+                assert_eq!(losses.worst().is_some(), channels == ChannelDetail::Worst, "{what}");
+                assert_eq!(losses.experts().len(), 3, "{what}");
+                for (expert, loss) in losses.experts().iter().enumerate() {
+                    let alone = alone[expert].outcomes[place].result.as_ref().expect("fits");
+                    let alone = alone.loss().expect("is computed");
+                    assert!((alone.noise - loss.noise).abs() <= 1e-6 * alone.noise, "{what}");
+                    assert!((alone.signal - loss.signal).abs() <= 1e-6 * alone.signal, "{what}");
+                }
+            }
+        }
+    }
 }
