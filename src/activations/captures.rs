@@ -114,6 +114,12 @@ impl Activations {
         self.recordings.get(&weight)
     }
 
+    /// The open files of recorded inputs. Importance matrices in llama.cpp's older format are not
+    /// among them.
+    pub(crate) fn files(&self) -> &[Checkpoint] {
+        &self.files
+    }
+
     /// Recorded names that match no layer, with their file.
     pub fn unmatched(&self) -> &[(PathBuf, String)] {
         &self.unmatched

@@ -47,7 +47,7 @@ impl Dequantize {
         let request = self.save.request(Task::Dequantize { to: self.dtype.0 });
         if let Some(partition) = self.partition.partition {
             let keeps = self.save.training_state;
-            return WrittenShare::write(&checkpoint, request, partition, keeps, &self.work)?
+            return WrittenShare::write(&checkpoint, request, partition, keeps, &[], &self.work)?
                 .print(self.output.json, thresholds);
         }
         let receipt = save(&checkpoint, request, KnownScales::new(), self.save.verify, &self.work)?;

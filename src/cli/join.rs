@@ -13,6 +13,7 @@ use crate::export::{LoadCheck, Request, SaveError, Task, WeightLayout};
 use crate::job::join;
 use crate::plan::recipe;
 use crate::quantization::Thresholds;
+use crate::quantization::ggml::ImportanceOrigin;
 use crate::tensor::FloatType;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ impl Join {
         parse: impl FnOnce(&[String]) -> Option<ReportArgs>,
     ) -> Result<(), Error> {
         let directory = PartialDirectory::of(&self.out)?;
-        let Some(first) = directory.first()? else {
+        let Some((_, described)) = directory.first()? else {
             let why = if directory.path().is_dir() {
                 "holds no finished share"
             } else {
@@ -54,7 +55,6 @@ impl Join {
             let why = format!("{why}; workers make shares with quantize or dequantize --partition");
             return Err(SaveError::Unfit { path: directory.path().to_owned(), why }.into());
         };
-        let described = first.request;
         let model = self.model.clone().unwrap_or_else(|| PathBuf::from(&described.model));
         if !described.analysis.is_empty() {
             let why = "its fragments hold arguments that are not those of an analysis".to_owned();
@@ -111,7 +111,14 @@ fn task(
         });
         return Ok(Task::Dequantize { to: to.transpose()? });
     };
-    let plan = recipe::from_toml(directory, recipe, checkpoint)?;
+    let mut plan = recipe::from_toml(directory, recipe, checkpoint)?;
+    if let Some(file) = plan.importance.missing().map(str::to_owned) {
+        let files: Vec<PathBuf> = described.activations.iter().map(PathBuf::from).collect();
+        let found = demo::open_activations(&files, checkpoint)?.importance(checkpoint);
+        // The output names the file as the workers did.
+        let origin = found.origin().cloned().unwrap_or_default();
+        plan.importance = found.with_origin(ImportanceOrigin { file, ..origin });
+    }
     let layout = described.layout.as_ref().map(|name| {
         let known = WeightLayout::ALL.into_iter().find(|layout| layout.name() == name);
         known.ok_or_else(|| unknown("layout", name))

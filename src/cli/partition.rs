@@ -8,7 +8,8 @@ use super::scan::Scan;
 use crate::checkpoint::Checkpoint;
 use crate::demo;
 use crate::export::partition::fragment::{
-    Fragment, FragmentRequest, FragmentTensor, Identity, Outcome, PartialDirectory,
+    Fragment, FragmentContent, FragmentOrigin, FragmentRequest, FragmentTensor, Identity, Outcome,
+    PartialDirectory,
 };
 use crate::export::partition::identity::{analysis_identity, source_identity};
 use crate::export::partition::shares::assign;
@@ -43,16 +44,20 @@ pub(super) struct WrittenShare {
 
 impl WrittenShare {
     /// Writes the share of one worker. `training_state` says whether the output keeps the training
-    /// state.
+    /// state; `activations` are the files of recorded inputs.
     pub(super) fn write(
         checkpoint: &Arc<Checkpoint>,
         request: Request,
         partition: Partition,
         training_state: bool,
+        activations: &[PathBuf],
         work: &WorkArgs,
     ) -> Result<Self, Error> {
-        let described = described(checkpoint, &request, training_state);
-        let out = request.out.clone();
+        let described = FragmentRequest {
+            activations: activations.iter().map(|path| absolute(path)).collect(),
+            ..described(checkpoint, &request, training_state)
+        };
+        let (described, out) = ((described, command()), request.out.clone());
         let job =
             || partition::start(checkpoint.clone(), request, described, partition, work.threads());
         Ok(WrittenShare { made: finish(job, work)?, out })
@@ -61,13 +66,13 @@ impl WrittenShare {
     /// Prints a summary.
     pub(super) fn print(&self, json: bool, thresholds: &Thresholds) -> Result<(), Error> {
         let made = &self.made;
-        let fragment = &made.fragment;
-        let count = |outcome| fragment.tensors.iter().filter(|t| t.outcome == outcome).count();
+        let Fragment { origin, content } = &made.fragment;
+        let count = |outcome| content.tensors.iter().filter(|t| t.outcome == outcome).count();
         let document = Document {
-            partition: &fragment.partition,
+            partition: &origin.partition,
             fragment: made.path.to_string_lossy(),
             was_there: made.was_there,
-            bytes: fragment.files.iter().flat_map(|f| &f.pieces).map(|piece| piece.bytes).sum(),
+            bytes: content.files.iter().flat_map(|f| &f.pieces).map(|piece| piece.bytes).sum(),
             quantized: count(Outcome::Quantized),
             dequantized: count(Outcome::Dequantized),
             unchanged: count(Outcome::Unchanged),
@@ -79,7 +84,7 @@ impl WrittenShare {
             return Ok(to.flush()?);
         }
         let Document { quantized, dequantized, unchanged, bytes, .. } = document;
-        let (path, partition) = (names::visible(&document.fragment), &fragment.partition);
+        let (path, partition) = (names::visible(&document.fragment), &origin.partition);
         if made.was_there {
             writeln!(to, "partition {partition} is in {path} already")?
         } else {
@@ -91,7 +96,7 @@ impl WrittenShare {
             figures::counted(quantized, "tensor"),
             figures::bytes(bytes)
         )?;
-        if let Some((db, name)) = worst(&fragment.tensors) {
+        if let Some((db, name)) = worst(&content.tensors) {
             let (db, name) = (figures::rated(db, thresholds), names::visible(name));
             writeln!(to, "reopened and measured from the file: worst {db}, {name}")?;
         }
@@ -131,9 +136,14 @@ fn described_analysis(checkpoint: &Checkpoint, analysis: Vec<String>) -> Fragmen
         layout: None,
         to: None,
         training_state: false,
+        activations: Vec::new(),
         copy: Vec::new(),
-        command: shell_command(&arguments(std::env::args().skip(1))),
     }
+}
+
+/// This run's subcommand and options without `--partition`.
+fn command() -> String {
+    shell_command(&arguments(std::env::args().skip(1)))
 }
 
 /// Returns the argument that opens a model from any directory: an absolute path, an address, or the
@@ -142,7 +152,11 @@ fn model(checkpoint: &Checkpoint) -> String {
     if demo::is(checkpoint) {
         return demo::WORD.to_owned();
     }
-    let path = checkpoint.path();
+    absolute(checkpoint.path())
+}
+
+/// Returns the absolute path of a file that exists, and anything else as it is.
+fn absolute(path: &Path) -> String {
     let absolute = path.exists().then(|| std::path::absolute(path).ok()).flatten();
     absolute.as_deref().unwrap_or(path).to_string_lossy().into_owned()
 }
@@ -185,7 +199,8 @@ impl AnalysisShare<'_> {
         spec: &AnalysisSpec,
         tensors: &[TensorId],
     ) -> Identity {
-        Identity { source: source_identity(checkpoint), plan: analysis_identity(&(spec, tensors)) }
+        let plan = analysis_identity(&(spec, tensors));
+        Identity { source: source_identity(checkpoint), plan, inputs: None }
     }
 
     /// Measures the share, writes the results to `OUT.partial`, and prints a summary.
@@ -193,7 +208,7 @@ impl AnalysisShare<'_> {
         let AnalysisShare { checkpoint, out, partition, spec, tensors } = self;
         let identity = AnalysisShare::identity(checkpoint, &spec, &tensors);
         let directory = PartialDirectory::of(out)?;
-        let found = directory.read()?;
+        let found = directory.origins()?;
         directory.check_others(&found, partition, &identity)?;
         let path = directory.path_of(partition);
         let was_there = found.iter().any(|(other, _)| *other == partition);
@@ -212,15 +227,11 @@ impl AnalysisShare<'_> {
                 // A tensor that cannot be read is an error of the row that `join` writes.
                 let (_, _found) = result?;
             }
-            let fragment = Fragment {
-                quantscope: env!("CARGO_PKG_VERSION").to_owned(),
-                partition: partition.to_string(),
-                identity,
-                request: described_analysis(checkpoint, arguments(std::env::args().skip(1))),
-                files: Vec::new(),
-                tensors: Vec::new(),
-            };
-            was_first = unfinished.commit(&directory, partition, &fragment)?;
+            let origin = FragmentOrigin::new(partition, identity, command());
+            let content = FragmentContent { files: Vec::new(), tensors: Vec::new() };
+            let fragment = Fragment { origin, content };
+            let request = described_analysis(checkpoint, arguments(std::env::args().skip(1)));
+            was_first = unfinished.commit(&directory, partition, &fragment, &request)?;
         }
         let mut to = output();
         let path = path.to_string_lossy();

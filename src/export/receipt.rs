@@ -2,6 +2,7 @@
 
 use crate::export::sidecar_file::LeftOutFiles;
 use crate::quantization::ErrorStatistics;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub struct Comparison {
 }
 
 /// The error of a layer's outputs over the recorded inputs, ‖(W−Ŵ)x‖² / ‖Wx‖² in dB.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutputComparison {
     /// With each element rounded to nearest.
     pub nearest_db: f64,

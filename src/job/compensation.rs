@@ -1,18 +1,79 @@
 //! The second moments of a layer's recorded inputs and their factor, on all cores.
 
+use super::entry_chunks::EntryChunks;
 use crate::activations::{Activations, ActivationsError, Source};
-use crate::export::SaveError;
+use crate::checkpoint::Checkpoint;
+use crate::export::{OutputPlan, Request, SaveError, Task};
 use crate::job::error::JobError;
 use crate::job::{Progress, Stopped};
+use crate::plan::ErrorCompensation;
 use crate::quantization::compensation::{Compensation, SecondMoments};
 use crate::tensor::TensorId;
 use rayon::prelude::*;
 use std::path::Path;
 
+/// Fails if rounding is to be compensated but the recorded inputs are not open.
+pub(super) fn check_inputs(checkpoint: &Checkpoint, request: &Request) -> Result<(), SaveError> {
+    let Task::Quantize { plan, .. } = &request.task else { return Ok(()) };
+    let Some(id) = plan.compensation.without_inputs() else { return Ok(()) };
+    let name = checkpoint.tensor(id).name.escape_debug();
+    let why = format!(
+        "the rounding of '{name}' is to be compensated, which needs its layer's inputs: name the recording with --activations"
+    );
+    Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why })
+}
+
+/// The pieces of an output in the order in which they are written. A compensated tensor is
+/// written by itself, so that the factor of one layer is in memory at a time.
+pub(super) struct WriteOrder<'w> {
+    pub(super) checkpoint: &'w Checkpoint,
+    pub(super) request: &'w Request,
+    pub(super) output_plan: &'w OutputPlan,
+    pub(super) pieces: &'w [EntryChunks],
+    pub(super) threads: Option<usize>,
+    pub(super) progress: &'w Progress,
+}
+
+impl WriteOrder<'_> {
+    /// Calls `write` with the numbers of pieces that are written together, and with what their
+    /// rounding requires if it is compensated.
+    pub(super) fn each(
+        &self,
+        phase: &dyn Fn(&'static str),
+        mut write: impl FnMut(&[usize], Option<&Compensation>) -> Result<(), JobError>,
+    ) -> Result<(), JobError> {
+        let planned = match &self.request.task {
+            Task::Quantize { plan, .. } => Some(&plan.compensation),
+            Task::Dequantize { .. } => None,
+        };
+        let compensated = |number: usize| {
+            let piece = self.pieces.get(number)?;
+            let entry = self.output_plan.files.get(piece.file)?.entries.get(piece.entry)?;
+            let (tensor, _) = entry.quantizer()?;
+            planned?.tensors().contains(&tensor).then_some(tensor)
+        };
+        let (alone, together): (Vec<usize>, Vec<usize>) =
+            (0..self.pieces.len()).partition(|&number| compensated(number).is_some());
+        let activations = planned.and_then(ErrorCompensation::activations);
+        if let (Some(activations), false) = (activations, alone.is_empty()) {
+            phase("compensating errors");
+            for number in alone {
+                let Some(tensor) = compensated(number) else { continue };
+                let columns = self.checkpoint.tensor(tensor).shape.channel_len() as usize;
+                let (path, layer) = (self.checkpoint.path(), (tensor, columns));
+                let found = compensation(activations, layer, path, self.threads, self.progress)?;
+                write(&[number], found.as_ref())?;
+            }
+            phase("writing");
+        }
+        write(&together, None)
+    }
+}
+
 /// Computes what rounding with compensation requires for a weight with this many columns. `None` if
 /// the layer's inputs are all zero or were not recorded. Takes eight bytes for each pair of
 /// columns.
-pub(super) fn compensation(
+fn compensation(
     activations: &Activations,
     (tensor, columns): (TensorId, usize),
     path: &Path,

@@ -57,8 +57,13 @@ fn join(
 ) -> Result<Receipt, JobError> {
     let output_plan = OutputPlan::new(checkpoint, request)?;
     let directory = PartialDirectory::of(&request.out)?;
-    let identity =
-        Identity { source: source_identity(checkpoint), plan: plan_identity(&output_plan) };
+    let first = directory.first()?;
+    let identity = Identity {
+        source: source_identity(checkpoint),
+        plan: plan_identity(&output_plan),
+        // The workers agree on these; `join` needs no recorded inputs.
+        inputs: first.and_then(|(origin, _)| origin.identity.inputs),
+    };
     let fragments = directory.complete(&identity)?;
     let pieces = join_pieces(checkpoint, request, &output_plan, &directory, &fragments)?;
     let links = links(&output_plan, &pieces);
@@ -137,7 +142,7 @@ fn join_pieces<'j>(
             path: path.clone(),
             why: "does not hold its part of the output; remove it and make it again".to_owned(),
         };
-        let mut described = fragment.files.iter().peekable();
+        let mut described = fragment.content.files.iter().peekable();
         for (number, file) in output_plan.files.iter().enumerate() {
             let expected = expected_pieces(share, output_plan, number);
             if expected.is_empty() {
@@ -244,14 +249,14 @@ fn receipt(
     fragments: &[(Partition, Fragment)],
     progress: &Progress,
 ) -> Receipt {
-    let tensors = || fragments.iter().flat_map(|(_, fragment)| &fragment.tensors);
+    let tensors = || fragments.iter().flat_map(|(_, fragment)| &fragment.content.tensors);
     let count = |outcome| tensors().filter(|tensor| tensor.outcome == outcome).count();
     let quantized = tensors().filter_map(|tensor| {
         Some(Comparison {
             tensor: tensor.name.clone(),
             scheme: tensor.scheme.clone()?,
             on_disk: tensor.error_sums()?.statistics(),
-            output: None,
+            output: tensor.output,
         })
     });
     Receipt {

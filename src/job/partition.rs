@@ -3,22 +3,26 @@
 
 use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
+use super::compensation::{WriteOrder, check_inputs};
 use super::entry_chunks::{EntryChunks, entry_chunks};
-use super::save::SaveEvent;
+use super::save::{SaveEvent, output_comparison};
 use super::writers::{Writer, Writers};
 use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, verify};
 use crate::checkpoint::Checkpoint;
 use crate::export::partition::fragment::{
-    Fragment, FragmentFile, FragmentPiece, FragmentRequest, FragmentTensor, Identity, Outcome,
-    PartialDirectory, sums_text,
+    Fragment, FragmentContent, FragmentFile, FragmentOrigin, FragmentPiece, FragmentRequest,
+    FragmentTensor, Identity, Outcome, PartialDirectory, sums_text,
 };
-use crate::export::partition::identity::{digest_of, plan_identity, source_identity};
+use crate::export::partition::identity::{
+    digest_of, plan_identity, recordings_identity, source_identity,
+};
 use crate::export::partition::shares::{Share, share};
 use crate::export::{
-    self, ChunkEncoder, KnownScales, MadeFrom, Match, OutFile, OutputPlan, Pairing, Partition,
-    Request, SaveError, Task, share_absmax,
+    self, ChunkEncoder, CompensatedTensors, KnownScales, MadeFrom, Match, OutFile,
+    OutputComparison, OutputPlan, Pairing, Partition, Request, SaveError, Task, share_absmax,
 };
 use crate::path_error::IoContext;
+use crate::quantization::compensation::Compensation;
 use crate::tensor::TensorId;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -42,11 +46,11 @@ pub(crate) struct Made {
 }
 
 /// Starts the job of a worker: writes and verifies the share of `partition` of an output, as a
-/// fragment in `OUT.partial`.
+/// fragment in `OUT.partial`. `described` is what `join` needs, and the command for messages.
 pub(crate) fn start(
     checkpoint: Arc<Checkpoint>,
     request: Request,
-    described: FragmentRequest,
+    described: (FragmentRequest, String),
     partition: Partition,
     threads: Option<usize>,
 ) -> std::io::Result<Job<SaveEvent<Made>>> {
@@ -72,28 +76,26 @@ struct Worker<'w> {
 impl Worker<'_> {
     fn run(
         &self,
-        described: FragmentRequest,
+        (described, command): (FragmentRequest, String),
         phase: &dyn Fn(&'static str),
     ) -> Result<Made, JobError> {
         let Worker { checkpoint, request, partition, threads, progress } = *self;
-        if let Task::Quantize { plan, .. } = &request.task
-            && !plan.compensation.tensors().is_empty()
-        {
-            let why = "errors are compensated on one machine only: leave --partition out";
-            let (path, why) = (request.out.clone(), why.to_owned());
-            return Err(SaveError::Unfit { path, why }.into());
-        }
         let output_plan = OutputPlan::new(checkpoint, request)?;
         let share = share(checkpoint, &output_plan, partition);
         let bytes = share.bytes(&output_plan);
         export::check(checkpoint, request, bytes)?;
+        check_inputs(checkpoint, request)?;
         let directory = PartialDirectory::of(&request.out)?;
-        let identity =
-            Identity { source: source_identity(checkpoint), plan: plan_identity(&output_plan) };
-        let found = directory.read()?;
+        let identity = Identity {
+            source: source_identity(checkpoint),
+            plan: plan_identity(&output_plan),
+            inputs: inputs_identity(request),
+        };
+        let found = directory.origins()?;
         directory.check_others(&found, partition, &identity)?;
         let path = directory.path_of(partition);
-        if let Some((_, fragment)) = found.into_iter().find(|(other, _)| *other == partition) {
+        if found.iter().any(|(other, _)| *other == partition) {
+            let fragment = directory.describe(partition)?;
             return Ok(Made { path, was_there: true, fragment });
         }
         progress.expect(2 * bytes);
@@ -107,25 +109,29 @@ impl Worker<'_> {
         let unfinished = directory.begin(partition)?;
         let files = FragmentFiles { data: unfinished.data(), request, output_plan: &output_plan };
         files.create()?;
-        files.write(checkpoint, &pieces, &known, threads, progress)?;
+        let compensated = CompensatedTensors::default();
+        let order = WriteOrder {
+            checkpoint,
+            request,
+            output_plan: &output_plan,
+            pieces: &pieces,
+            threads,
+            progress,
+        };
+        files.write(&order, &known, &compensated, phase)?;
         progress.check()?;
 
         phase("verifying");
-        let tensors = self.verify(&files, &share, known)?;
+        let tensors = self.verify(&files, &share, known, &compensated)?;
         files.remove_others(&share)?;
         let pieces = files.pieces(&share);
         let digests = digests(&pieces, threads, progress)?;
-        let fragment = Fragment {
-            quantscope: env!("CARGO_PKG_VERSION").to_owned(),
-            partition: partition.to_string(),
-            identity,
-            request: described,
-            files: files.described(&pieces, digests),
-            tensors,
-        };
+        let content = FragmentContent { files: files.described(&pieces, digests), tensors };
+        let origin = FragmentOrigin::new(partition, identity, command);
+        let fragment = Fragment { origin, content };
         phase("syncing to disk");
         progress.check()?;
-        let first = unfinished.commit(&directory, partition, &fragment)?;
+        let first = unfinished.commit(&directory, partition, &fragment, &described)?;
         Ok(Made { path, was_there: !first, fragment })
     }
 
@@ -170,10 +176,13 @@ impl Worker<'_> {
         files: &FragmentFiles,
         share: &Share,
         known: KnownScales,
+        compensated: &CompensatedTensors,
     ) -> Result<Vec<FragmentTensor>, JobError> {
         let checkpoint = self.checkpoint;
         let written = Checkpoint::open(&files.entry_point()).map_err(SaveError::from)?;
-        let pairing = Pairing::new(&written, checkpoint)?;
+        let pairing = Pairing::new(&written, checkpoint)?
+            .with_importance(files.output_plan.importance.clone())
+            .with_written(compensated);
         let tensors = Some(&share.tensors);
         let verification = verify::tensors(&pairing, tensors, known, self.threads, self.progress)?;
         let tensors = verification.tensors.iter().map(|verified| {
@@ -183,16 +192,28 @@ impl Worker<'_> {
                 _ => Outcome::Quantized,
             };
             let sqnr_db = verified.error.map(|error| error.statistics().sqnr_db);
+            let output = compensated.error(verified.source).map(output_comparison);
+            let is_finite =
+                |found: &OutputComparison| (found.nearest_db + found.compensated_db).is_finite();
             FragmentTensor {
                 name: checkpoint.tensor(verified.source).name.to_string(),
                 outcome,
                 scheme: verified.quantizer.map(|quantizer| quantizer.scheme.to_string()),
                 sqnr_db: sqnr_db.filter(|db| db.is_finite()),
                 sums: verified.error.as_ref().and_then(sums_text),
+                // JSON has no infinities.
+                output: output.filter(is_finite),
             }
         });
         Ok(tensors.collect())
     }
+}
+
+/// Identifies the recorded inputs for which rounding is compensated; `None` if it is not.
+fn inputs_identity(request: &Request) -> Option<String> {
+    let Task::Quantize { plan, .. } = &request.task else { return None };
+    let compensated = Some(&plan.compensation).filter(|found| !found.tensors().is_empty());
+    compensated?.activations().map(|activations| recordings_identity(activations))
 }
 
 /// The files of a fragment. Every file of the output has its full length, but only the worker's
@@ -243,18 +264,20 @@ impl FragmentFiles<'_> {
         Ok(())
     }
 
+    /// Writes the worker's pieces, and records what is written of compensated tensors.
     fn write(
         &self,
-        checkpoint: &Checkpoint,
-        pieces: &[EntryChunks],
+        order: &WriteOrder,
         known: &KnownScales,
-        threads: Option<usize>,
-        progress: &Progress,
+        compensated: &CompensatedTensors,
+        phase: &dyn Fn(&'static str),
     ) -> Result<(), JobError> {
         let (written, failed) = with_background_sync(|sync| {
-            let writers = Writers::new(progress, sync);
-            let written =
-                write_pieces(self, checkpoint, pieces, known, &writers, threads, progress);
+            let writers = Writers::new(order.progress, sync);
+            let written = order.each(phase, |numbers, compensation| {
+                let compensation = compensation.map(|compensation| (compensation, compensated));
+                write_pieces(self, order, numbers, known, compensation, &writers)
+            });
             sync.all_written();
             written
         });
@@ -312,19 +335,25 @@ impl FragmentFiles<'_> {
 
 fn write_pieces<'s>(
     files: &FragmentFiles,
-    checkpoint: &Checkpoint,
-    pieces: &[EntryChunks],
+    order: &WriteOrder,
+    numbers: &[usize],
     known: &KnownScales,
+    compensation: Option<(&Compensation, &CompensatedTensors)>,
     writers: &Writers<'s>,
-    threads: Option<usize>,
-    progress: &Progress,
 ) -> Result<(), JobError> {
-    let counts = pieces.iter().map(|piece| piece.chunks.count());
+    let WriteOrder { checkpoint, pieces, threads, progress, .. } = *order;
+    let counts = numbers.iter().filter_map(|&number| pieces.get(number));
+    let counts = counts.map(|piece| piece.chunks.count());
     each_chunk(counts, threads, progress, || {
         let mut encoder = ChunkEncoder::new(checkpoint, files.output_plan, known);
+        if let Some((compensation, written)) = compensation {
+            encoder = encoder.compensated_by(compensation, written);
+        }
         let mut open: Option<(usize, Arc<Writer<'s>>)> = None;
-        move |number, k| {
-            let Some(piece) = pieces.get(number) else { return Ok(()) };
+        move |at, k| {
+            let Some(piece) = numbers.get(at).and_then(|&number| pieces.get(number)) else {
+                return Ok(());
+            };
             let Some(file) = files.output_plan.files.get(piece.file) else { return Ok(()) };
             let writer = match open.take() {
                 Some((number, writer)) if number == piece.file => writer,

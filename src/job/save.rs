@@ -7,7 +7,7 @@
 
 use super::background_sync::{BackgroundSync, with_background_sync};
 use super::calibration::calibrate;
-use super::compensation::compensation as compensation_of;
+use super::compensation::{WriteOrder, check_inputs};
 use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::finished_pieces::{FinishedPieces, Pieces};
 use super::verify::{self, Verification, Verified};
@@ -21,7 +21,6 @@ use crate::export::{
     OutputComparison, OutputPlan, Pairing, Receipt, Request, SaveError, Sink, Task,
     VerifiedAgainst, share_absmax,
 };
-use crate::plan::ErrorCompensation;
 use crate::quantization::compensation::Compensation;
 use crate::quantization::{CompensatedError, ErrorSums, Quantizer};
 use crate::tensor::TensorId;
@@ -191,18 +190,8 @@ impl Run<'_> {
     }
 }
 
-/// Fails if rounding is to be compensated but the recorded inputs are not open.
-fn check_inputs(checkpoint: &Checkpoint, request: &Request) -> Result<(), SaveError> {
-    let Task::Quantize { plan, .. } = &request.task else { return Ok(()) };
-    let Some(id) = plan.compensation.without_inputs() else { return Ok(()) };
-    let name = checkpoint.tensor(id).name.escape_debug();
-    let why = format!(
-        "the rounding of '{name}' is to be compensated, which needs its layer's inputs: name the recording with --activations"
-    );
-    Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why })
-}
-
-fn output_comparison(error: CompensatedError) -> OutputComparison {
+/// The figures of an output error.
+pub(super) fn output_comparison(error: CompensatedError) -> OutputComparison {
     let db = |noise: f64| 10.0 * (noise / error.signal).log10();
     OutputComparison { nearest_db: db(error.nearest), compensated_db: db(error.compensated) }
 }
@@ -224,8 +213,7 @@ struct Saving<'s> {
 }
 
 impl Saving<'_> {
-    /// Writes all pieces. A compensated tensor is written by itself, so that the factor of one
-    /// layer is in memory at a time.
+    /// Writes all pieces.
     fn write(
         &self,
         known: &KnownScales,
@@ -233,32 +221,12 @@ impl Saving<'_> {
         phase: &dyn Fn(&'static str),
     ) -> Result<(), JobError> {
         let writers = Writers::new(self.progress, sync);
-        let compensation = match &self.request.task {
-            Task::Quantize { plan, .. } => Some(&plan.compensation),
-            Task::Dequantize { .. } => None,
-        };
-        let compensated = |number: usize| {
-            let piece = self.pieces.entries.get(number)?;
-            let entry = self.output_plan.files.get(piece.file)?.entries.get(piece.entry)?;
-            let (tensor, _) = entry.quantizer()?;
-            compensation?.tensors().contains(&tensor).then_some(tensor)
-        };
-        let numbers = 0..self.pieces.entries.len();
-        let (alone, together): (Vec<usize>, Vec<usize>) =
-            numbers.partition(|&number| compensated(number).is_some());
-        let activations = compensation.and_then(ErrorCompensation::activations);
-        if let (Some(activations), false) = (activations, alone.is_empty()) {
-            phase("compensating errors");
-            for number in alone {
-                let Some(tensor) = compensated(number) else { continue };
-                let columns = self.checkpoint.tensor(tensor).shape.channel_len() as usize;
-                let (path, layer) = (self.checkpoint.path(), (tensor, columns));
-                let found = compensation_of(activations, layer, path, self.threads, self.progress)?;
-                self.write_pieces(&[number], known, &writers, found.as_ref())?;
-            }
-            phase("writing");
-        }
-        self.write_pieces(&together, known, &writers, None)
+        let Saving { checkpoint, request, output_plan, threads, progress, .. } = *self;
+        let pieces = self.pieces.entries;
+        let order = WriteOrder { checkpoint, request, output_plan, pieces, threads, progress };
+        order.each(phase, |numbers, compensation| {
+            self.write_pieces(numbers, known, &writers, compensation)
+        })
     }
 
     /// Writes the pieces of these numbers.

@@ -1,6 +1,6 @@
 //! Outputs that several workers create together.
 
-use crate::support::checkpoint::{weights, write};
+use crate::support::checkpoint::{f32s, weights, write};
 use crate::support::random::Random;
 use crate::support::{data, failure, json, stdout};
 use crate::targets::Model;
@@ -151,6 +151,54 @@ fn scales_of_several_shares_equal_those_of_a_single_machine() {
         &["quantize", &data("tiny-llama/single"), "--for", "vllm", "--scheme", "NVFP4A16"],
     );
     run.assert_joined_is_single(&[16]);
+}
+
+/// The inputs of the layers of one block, in captures that another worker may have changed.
+fn captures(path: &str, seed: u64) {
+    let mut random = Random(seed);
+    let mut inputs = |name: &str, features: u64| {
+        let values: Vec<f32> =
+            (0..64 * features).map(|_| random.below(1000) as f32 / 500.0 - 1.0).collect();
+        f32s(&format!("model.layers.0.{name}.input"), &[64, features], values)
+    };
+    let layers = ["self_attn.q_proj", "mlp.gate_proj", "mlp.up_proj"].map(|name| inputs(name, 128));
+    write(Path::new(path), &layers, &[]);
+}
+
+#[test]
+fn shares_compensate_errors_as_one_machine_does() {
+    let directory = tempdir().expect("a directory");
+    let recorded = directory.path().join("captures.safetensors");
+    let recorded = recorded.to_str().expect("text");
+    captures(recorded, 26);
+    let model = data("tiny-llama/sharded");
+    let words = ["quantize", &model, "--scheme", "W4A16:32", "--error-compensation"];
+    let run = Run::new("out", &[&words[..], &["--activations", recorded]].concat());
+    run.assert_joined_is_single(&[1, 3, 16]);
+    // Another worker's recording is refused.
+    run.worker(1, 2);
+    captures(recorded, 27);
+    let (out, refused) = (run.out(), ["--partition", "2/2"]);
+    let (_, why) = failure(&run.words(&out, &refused));
+    assert!(why.contains("was made with other recorded inputs"), "{why}");
+    // `join` needs no recording, and reports what the workers measured.
+    std::fs::remove_dir_all(run.partial()).expect("removes");
+    run.worker(1, 2);
+    run.worker(2, 2);
+    std::fs::remove_file(recorded).expect("removes");
+    let receipt = json(&["join", &out]);
+    let compared = receipt["quantized"].as_array().expect("tensors").iter();
+    let compared = compared.filter(|tensor| tensor.get("output_error").is_some());
+    assert_eq!(compared.count(), 3, "{receipt}");
+}
+
+#[test]
+fn shares_use_an_importance_matrix_as_one_machine_does() {
+    let (model, matrix) = (data("gguf/floats.gguf"), data("activations/imatrix.gguf"));
+    for scheme in ["Q4_1", "Q5_0"] {
+        let words = ["quantize", &model, "--scheme", scheme, "--activations", &matrix];
+        Run::new("out.gguf", &words).assert_joined_is_single(&[1, 3]);
+    }
 }
 
 #[test]

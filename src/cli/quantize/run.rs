@@ -35,7 +35,7 @@ impl Quantize {
         let rules = TargetRules::new(&checkpoint, &target)?;
         let importance = self.importance(&checkpoint, format)?;
         if self.partition.partition.is_some() {
-            self.check_partition(&importance)?;
+            self.check_partition()?;
         }
         let Planned { mut plan, known, mut warnings, mixes } = match recipe {
             Some(plan) => Planned { plan, ..Planned::default() },
@@ -76,8 +76,16 @@ impl Quantize {
                 eprintln!("warning: {}", names::visible(warning));
             }
             let keeps = self.save.training_state;
-            return WrittenShare::write(&checkpoint, request, partition, keeps, &self.work)?
-                .print(self.output.json, thresholds);
+            let recorded = &self.activations.activations;
+            return WrittenShare::write(
+                &checkpoint,
+                request,
+                partition,
+                keeps,
+                recorded,
+                &self.work,
+            )?
+            .print(self.output.json, thresholds);
         }
         let mut receipt = if self.dry_run {
             dry_run::predict(&checkpoint, &request, &self.work)?
@@ -160,15 +168,10 @@ impl Quantize {
     }
 
     /// Fails if the plan of a worker would not follow from the headers alone.
-    fn check_partition(&self, importance: &Importance) -> Result<(), Error> {
+    fn check_partition(&self) -> Result<(), Error> {
         let refuse = |why: &str| Err(UsageError::options(&self.save.out, why).into());
         if self.dry_run {
             return refuse("--dry-run shows the whole output; leave --partition out");
-        }
-        if !importance.is_empty() {
-            return refuse(
-                "quantizing with an importance matrix cannot be divided among workers; leave --partition out",
-            );
         }
         let is_static = self.activation_scheme == ActivationScheme::Static;
         if self.has_budget() || is_static {

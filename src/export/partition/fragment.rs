@@ -1,5 +1,5 @@
 //! The result of one worker in `OUT.partial`: a directory with its part of the output's files, and
-//! `fragment.json`, which describes their content and origin.
+//! descriptions of their origin and content. Those that every worker reads are small.
 //!
 //! A fragment gets its name only when it is complete, verified and written to the disk.
 
@@ -7,8 +7,10 @@ use crate::export::disk::{sync_directory, sync_tree};
 use crate::export::error::SaveError;
 use crate::export::partition::Partition;
 use crate::export::partition::disk_bytes::bytes_below;
+use crate::export::receipt::OutputComparison;
 use crate::path_error::IoContext;
 use crate::quantization::ErrorSums;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
@@ -16,8 +18,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Name of the description in a fragment's directory.
-const FILE: &str = "fragment.json";
+/// Name of the description of a fragment's origin, in its directory.
+const ORIGIN: &str = "fragment.json";
+
+/// Name of the description of its content.
+const CONTENT: &str = "content.json";
+
+/// Name of the request that it was made for. It has the names of all tensors of the output.
+const REQUEST: &str = "request.json";
 
 /// Name of the directory of a fragment's files, next to its description.
 const DATA: &str = "files";
@@ -31,22 +39,43 @@ const PARTIAL: &str = ".partial";
 /// Maximum size of a description in bytes. For 100,000 tensors it is about 50 MB.
 const SIZE_LIMIT: u64 = 1 << 30;
 
-/// The description of a fragment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The origin of a fragment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Fragment {
+pub(crate) struct FragmentOrigin {
     /// The version of the program that made it.
     pub quantscope: String,
     /// `I/N`.
     pub partition: String,
     /// The identity shared by all fragments of an output.
     pub identity: Identity,
-    /// The information needed to plan the output again.
-    pub request: FragmentRequest,
+    /// The subcommand and its options without `--partition`, for messages.
+    pub command: String,
+}
+
+/// The content of a fragment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FragmentContent {
     /// The parts of output files that it holds.
     pub files: Vec<FragmentFile>,
     /// The results for its tensors, measured from the fragment's files.
     pub tensors: Vec<FragmentTensor>,
+}
+
+/// The descriptions of a fragment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fragment {
+    pub origin: FragmentOrigin,
+    pub content: FragmentContent,
+}
+
+impl FragmentOrigin {
+    /// The origin of a fragment that this version of the program makes.
+    pub(crate) fn new(partition: Partition, identity: Identity, command: String) -> Self {
+        let quantscope = env!("CARGO_PKG_VERSION").to_owned();
+        FragmentOrigin { quantscope, partition: partition.to_string(), identity, command }
+    }
 }
 
 /// The identity shared by all fragments of one output.
@@ -57,6 +86,9 @@ pub(crate) struct Identity {
     pub source: String,
     /// Digest of the output plan.
     pub plan: String,
+    /// Digest of the recorded inputs for which rounding is compensated, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
 }
 
 /// A request as `join` needs it. The path of the output is that of the fragments.
@@ -76,10 +108,11 @@ pub(crate) struct FragmentRequest {
     pub to: Option<String>,
     /// Whether the optimizer state is saved too.
     pub training_state: bool,
+    /// The files of recorded inputs, absolute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub activations: Vec<String>,
     /// Patterns of files that are copied although they hold other weights.
     pub copy: Vec<String>,
-    /// The subcommand and its options without `--partition`, for messages.
-    pub command: String,
 }
 
 /// The part of an output file that a fragment holds.
@@ -124,6 +157,9 @@ pub(crate) struct FragmentTensor {
     /// every bit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sums: Option<String>,
+    /// The error of the layer's outputs, if the rounding was compensated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputComparison>,
 }
 
 /// How a tensor was changed.
@@ -244,21 +280,35 @@ impl PartialDirectory {
         Ok(found)
     }
 
-    /// Reads the description of a finished fragment.
+    /// Reads the descriptions of a finished fragment.
     pub(crate) fn describe(&self, partition: Partition) -> Result<Fragment, SaveError> {
-        read(&self.path_of(partition), partition)
+        let origin = self.origin(partition)?;
+        Ok(Fragment { origin, content: read(&self.path_of(partition), CONTENT)? })
     }
 
-    /// Reads the first finished fragment; `None` if there is none.
-    pub(crate) fn first(&self) -> Result<Option<Fragment>, SaveError> {
+    /// Reads the origin of the first finished fragment and the request that it was made for;
+    /// `None` if there is none.
+    pub(crate) fn first(&self) -> Result<Option<(FragmentOrigin, FragmentRequest)>, SaveError> {
         let first = self.finished()?.into_iter().next();
-        first.map(|partition| self.describe(partition)).transpose()
+        let read_first =
+            |partition| Ok((self.origin(partition)?, read(&self.path_of(partition), REQUEST)?));
+        first.map(read_first).transpose()
     }
 
-    /// Reads all finished fragments, in order.
-    pub(crate) fn read(&self) -> Result<Vec<(Partition, Fragment)>, SaveError> {
+    /// Reads the origins of all finished fragments, in order.
+    pub(crate) fn origins(&self) -> Result<Vec<(Partition, FragmentOrigin)>, SaveError> {
         let finished = self.finished()?.into_iter();
-        finished.map(|partition| Ok((partition, self.describe(partition)?))).collect()
+        finished.map(|partition| Ok((partition, self.origin(partition)?))).collect()
+    }
+
+    fn origin(&self, partition: Partition) -> Result<FragmentOrigin, SaveError> {
+        let path = self.path_of(partition);
+        let origin: FragmentOrigin = read(&path, ORIGIN)?;
+        if origin.partition == partition.to_string() {
+            return Ok(origin);
+        }
+        let why = format!("it describes {}", origin.partition.escape_debug());
+        Err(damaged(&path, ORIGIN, &why))
     }
 
     /// Returns the workers that are making fragments now, according to the locks.
@@ -311,14 +361,14 @@ impl PartialDirectory {
         identity: &Identity,
     ) -> Result<Vec<(Partition, Fragment)>, SaveError> {
         let unfit = |path: &Path, why: String| SaveError::Unfit { path: path.to_owned(), why };
-        let fragments = self.read()?;
-        let Some((first, example)) = fragments.first() else {
+        let found = self.origins()?;
+        let Some((first, example)) = found.first() else {
             let why = "holds no finished share; workers make shares with --partition";
             return Err(unfit(&self.path, why.to_owned()));
         };
-        for (partition, fragment) in &fragments {
+        for (partition, origin) in &found {
             let path = self.path_of(*partition);
-            if let Some(why) = difference(fragment, identity) {
+            if let Some(why) = difference(origin, identity) {
                 return Err(unfit(&path, format!("{why}; remove it and make it again")));
             }
             if partition.count() != first.count() {
@@ -329,9 +379,16 @@ impl PartialDirectory {
                 return Err(unfit(&path, why));
             }
         }
-        let has = |partition: &Partition| fragments.iter().any(|(found, _)| found == partition);
+        let has = |partition: &Partition| found.iter().any(|(found, _)| found == partition);
         let missing: Vec<Partition> = first.all().filter(|partition| !has(partition)).collect();
-        let Some(next) = missing.first() else { return Ok(fragments) };
+        let Some(next) = missing.first() else {
+            let finished = found.into_iter();
+            let complete = finished.map(|(partition, origin)| {
+                let content = read(&self.path_of(partition), CONTENT)?;
+                Ok((partition, Fragment { origin, content }))
+            });
+            return complete.collect();
+        };
         let indices = |partitions: &[Partition]| {
             let indices: Vec<_> = partitions.iter().map(|p| p.index().to_string()).collect();
             indices.join(", ")
@@ -349,7 +406,7 @@ impl PartialDirectory {
             [] => String::new(),
             running => format!(" (being made now: {})", indices(running)),
         };
-        let command = &example.request.command;
+        let command = &example.command;
         let why = format!("{what}{running}; make it with: quantscope {command} --partition {next}");
         Err(unfit(&self.path, why))
     }
@@ -358,12 +415,12 @@ impl PartialDirectory {
     /// source, or another number of workers.
     pub(crate) fn check_others(
         &self,
-        found: &[(Partition, Fragment)],
+        found: &[(Partition, FragmentOrigin)],
         partition: Partition,
         identity: &Identity,
     ) -> Result<(), SaveError> {
-        for (other, fragment) in found {
-            let why = match difference(fragment, identity) {
+        for (other, origin) in found {
+            let why = match difference(origin, identity) {
                 Some(why) => why,
                 None if other.count() != partition.count() => format!(
                     "is one of {} partitions, and this is one of {}",
@@ -383,7 +440,7 @@ impl PartialDirectory {
 }
 
 /// Returns why a fragment does not belong to an output; `None` if it does.
-pub(crate) fn difference(fragment: &Fragment, identity: &Identity) -> Option<String> {
+fn difference(fragment: &FragmentOrigin, identity: &Identity) -> Option<String> {
     let version = env!("CARGO_PKG_VERSION");
     if fragment.quantscope != version {
         let found = fragment.quantscope.escape_debug();
@@ -392,7 +449,10 @@ pub(crate) fn difference(fragment: &Fragment, identity: &Identity) -> Option<Str
     if fragment.identity.source != identity.source {
         return Some("was made from another source, or the source has changed since".to_owned());
     }
-    let command = fragment.request.command.escape_debug();
+    if fragment.identity.inputs != identity.inputs {
+        return Some("was made with other recorded inputs".to_owned());
+    }
+    let command = fragment.command.escape_debug();
     (fragment.identity.plan != identity.plan)
         .then(|| format!("was made with other options: {command}"))
 }
@@ -411,17 +471,24 @@ impl Unfinished {
         self.directory.path().join(DATA)
     }
 
-    /// Adds the description, writes everything to the storage device, and gives the fragment its
+    /// Adds the descriptions, writes everything to the storage device, and gives the fragment its
     /// name. Returns false if another worker finished the same fragment first.
     pub(crate) fn commit(
         self,
         directory: &PartialDirectory,
         partition: Partition,
         fragment: &Fragment,
+        request: &FragmentRequest,
     ) -> Result<bool, SaveError> {
-        let path = self.directory.path().join(FILE);
-        let text = serde_json::to_vec_pretty(fragment).map_err(io::Error::other).context(&path)?;
-        fs::write(&path, text).context(&path)?;
+        let descriptions = [
+            (ORIGIN, serde_json::to_vec_pretty(&fragment.origin)),
+            (CONTENT, serde_json::to_vec_pretty(&fragment.content)),
+            (REQUEST, serde_json::to_vec_pretty(request)),
+        ];
+        for (name, text) in descriptions {
+            let path = self.directory.path().join(name);
+            fs::write(&path, text.map_err(io::Error::other).context(&path)?).context(&path)?;
+        }
         sync_tree(self.directory.path()).context(self.directory.path())?;
         let lock = self.directory.path().join("lock");
         fs::remove_file(&lock).context(&lock)?;
@@ -433,28 +500,27 @@ impl Unfinished {
                 sync_directory(&directory.path).context(&directory.path)?;
                 Ok(true)
             }
-            Err(_) if to.join(FILE).is_file() => Ok(false),
+            Err(_) if to.join(ORIGIN).is_file() => Ok(false),
             Err(source) => Err(SaveError::Io { path: to, source }),
         }
     }
 }
 
-fn read(path: &Path, partition: Partition) -> Result<Fragment, SaveError> {
-    let file = path.join(FILE);
-    let damaged = |why: String| SaveError::Unfit {
-        path: file.clone(),
-        why: format!("is not the description of a fragment: {why}; remove {}", path.display()),
-    };
+/// Reads a description of the fragment in a directory.
+fn read<T: DeserializeOwned>(fragment: &Path, name: &str) -> Result<T, SaveError> {
+    let file = fragment.join(name);
     let length = fs::metadata(&file).context(&file)?.len();
     if length > SIZE_LIMIT {
-        return Err(damaged(format!("it has {length} bytes")));
+        return Err(damaged(fragment, name, &format!("it has {length} bytes")));
     }
     let text = fs::read(&file).context(&file)?;
-    let fragment: Fragment = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-    if fragment.partition == partition.to_string() {
-        Ok(fragment)
-    } else {
-        Err(damaged(format!("it describes {}", fragment.partition.escape_debug())))
+    serde_json::from_slice(&text).map_err(|e| damaged(fragment, name, &e.to_string()))
+}
+
+fn damaged(fragment: &Path, name: &str, why: &str) -> SaveError {
+    SaveError::Unfit {
+        path: fragment.join(name),
+        why: format!("is not the description of a fragment: {why}; remove {}", fragment.display()),
     }
 }
 

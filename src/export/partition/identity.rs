@@ -1,6 +1,7 @@
 //! Digests that identify the fragments of one output and their content: XXH3 with 128 bits, in
 //! hexadecimal.
 
+use crate::activations::Activations;
 use crate::checkpoint::Checkpoint;
 use crate::export::journal::{TextHasher, plan_digest};
 use crate::export::output_plan::OutputPlan;
@@ -36,6 +37,18 @@ pub(crate) fn digest_of(
 /// mount the same file system in different places.
 pub(crate) fn source_identity(checkpoint: &Checkpoint) -> String {
     let mut hasher = TextHasher::default();
+    add_checkpoint(checkpoint, &mut hasher);
+    hex(hasher.digest())
+}
+
+/// Identifies recordings of layers' inputs in the same way.
+pub(crate) fn recordings_identity(activations: &Activations) -> String {
+    let mut hasher = TextHasher::default();
+    activations.files().iter().for_each(|file| add_checkpoint(file, &mut hasher));
+    hex(hasher.digest())
+}
+
+fn add_checkpoint(checkpoint: &Checkpoint, hasher: &mut TextHasher) {
     for shard in checkpoint.shards() {
         let modified = shard.source.modified().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         let (name, size) = (shard.source.path().file_name(), shard.source.size());
@@ -48,7 +61,6 @@ pub(crate) fn source_identity(checkpoint: &Checkpoint) -> String {
         let _ =
             writeln!(hasher, "{name:?} {dtype:?} {shape:?} {} {:?}", stored.shard, stored.range);
     }
-    hex(hasher.digest())
 }
 
 /// Identifies an analysis by everything that determines its results, given its source.

@@ -80,7 +80,7 @@ impl Survey {
                 (true, Some(known)) if is_done => known.clone(),
                 (true, _) => match partial.describe(partition) {
                     Ok(fragment) => {
-                        command.get_or_insert_with(|| fragment.request.command.clone());
+                        command.get_or_insert_with(|| fragment.origin.command.clone());
                         done(&fragment, &PartialDirectory::data(&partial.path_of(partition)))
                     }
                     Err(error) => ShareProgress::Damaged(error.to_string()),
@@ -142,14 +142,15 @@ impl ShareProgress {
 }
 
 fn done(fragment: &Fragment, data: &Path) -> ShareProgress {
-    let pieces = fragment.files.iter().flat_map(|file| &file.pieces);
+    let Fragment { content, .. } = fragment;
+    let pieces = content.files.iter().flat_map(|file| &file.pieces);
     let unchanged =
-        fragment.tensors.iter().filter(|tensor| tensor.outcome == Outcome::Unchanged).count();
+        content.tensors.iter().filter(|tensor| tensor.outcome == Outcome::Unchanged).count();
     // The results of an analysis are not parts of an output.
-    let bytes = if fragment.files.is_empty() {
+    let bytes = if content.files.is_empty() {
         bytes_below(data, false)
     } else {
         pieces.map(|piece| piece.bytes).sum()
     };
-    ShareProgress::Done { bytes, changed: fragment.tensors.len() - unchanged, unchanged }
+    ShareProgress::Done { bytes, changed: content.tensors.len() - unchanged, unchanged }
 }
