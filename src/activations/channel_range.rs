@@ -1,6 +1,8 @@
 //! Ranges of a weight's output channels, and their elements quantized with one quantizer.
 
-use crate::quantization::ggml::{RowImportance, dequantize_blocks, quantize_part, to_f32};
+use crate::quantization::ggml::{
+    ChunkMemory, RowImportance, dequantize_blocks, quantize_part,
+};
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
     GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, QuantizationScheme,
@@ -150,13 +152,14 @@ impl QuantizedChannels {
         block: BlockType,
         importance: Option<RowImportance>,
     ) -> Result<QuantizedChannels, NotQuantizable> {
-        let values = to_f32(dtype, bytes);
-        let (mut blocks, mut quantized) = (Vec::new(), Vec::new());
-        quantize_part(block, &values, start, importance, &mut blocks)
-            .and_then(|()| dequantize_blocks(block, &blocks, &mut quantized))
-            .map_err(|why| why.not_quantizable(block))?;
-        let lost = values.iter().zip(&quantized).map(|(x, restored)| x - restored).collect();
-        Ok(QuantizedChannels { quantized, lost })
+        ChunkMemory::with(dtype, bytes, |ChunkMemory { values, blocks, .. }| {
+            let mut quantized = Vec::new();
+            quantize_part(block, values, start, importance, blocks)
+                .and_then(|()| dequantize_blocks(block, blocks, &mut quantized))
+                .map_err(|why| why.not_quantizable(block))?;
+            let lost = values.iter().zip(&quantized).map(|(x, restored)| x - restored).collect();
+            Ok(QuantizedChannels { quantized, lost })
+        })
     }
 
     /// Quantizes whole rows with a preset.

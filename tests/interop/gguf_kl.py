@@ -1,10 +1,12 @@
-"""KL divergence of GGUF mixes and of budgets of the same size, on four tiny trained Llamas.
+"""KL divergence of GGUF mixes and of budgets of the same size, on tiny trained models.
 
-    python gguf_kl.py train DIRECTORY                       (torch, gguf)
+    python gguf_kl.py train DIRECTORY [NAME …]              (torch, gguf)
     python gguf_kl.py measure QUANTSCOPE DIRECTORY          (numpy, gguf, xllamacpp)
 
-train    Trains four Llamas of 0.8 to 3 million parameters on bytes of Python's standard library,
-         seeded, and writes each as F16 GGUF, with an importance matrix of its training text.
+train    Trains four Llamas of 0.9 to 3 million parameters, and a Mixtral of 4 million with 8 experts,
+         on bytes of Python's standard library, seeded, and writes each as F16 GGUF, with an
+         importance matrix of its training text. A second run continues with the models that are
+         missing.
 measure  For each model and mix: the mix, and `--max-bytes` of the mix's size. The divergence is
          that of llama.cpp's perplexity program: the mean over the second half of each context of
          sum p (ln p - ln q) in nats, where p is the F16 model's and q the quantized model's.
@@ -20,10 +22,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-# name, layers, width, feed, heads, key heads, seed
-MODELS = [("a", 2, 256, 256, 8, 2, 1), ("b", 2, 256, 512, 8, 8, 2), ("c", 3, 256, 256, 4, 4, 3),
-          ("d", 2, 512, 512, 8, 4, 4)]
-MIXES = ["Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"]
+# name, layers, width, feed, heads, key heads, experts, seed, steps, examples of a step
+MODELS = [("a", 2, 256, 256, 8, 2, 0, 1, 300, 12), ("b", 2, 256, 512, 8, 8, 0, 2, 300, 12),
+          ("c", 3, 256, 256, 4, 4, 0, 3, 300, 12), ("d", 2, 512, 512, 8, 4, 0, 4, 120, 8),
+          ("moe", 2, 256, 256, 8, 4, 8, 5, 120, 8)]
+MIXES = ["Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K"]
+ACTIVE = 2  # experts of each token
 VOCABULARY, CONTEXT, FIRST = 384, 128, 3
 EVALUATED = 8  # contexts
 
@@ -44,23 +48,26 @@ def held_out():
     return [np.concatenate([[1], ids[i * step:i * step + CONTEXT - 1]]) for i in range(EVALUATED)]
 
 
-def train(directory):
+def train(directory, names):
     import torch
     import torch.nn.functional as F
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     data = torch.from_numpy(tokens(text()[:-200_000]))
-    for name, layers, width, feed, heads, keys, seed in MODELS:
-        if (directory / f"{name}.gguf").exists():
+    for name, layers, width, feed, heads, keys, experts, seed, steps, batch in MODELS:
+        if (directory / f"{name}.gguf").exists() or names and name not in names:
             continue
         torch.manual_seed(seed)
         size, kv = width // heads, keys * width // heads
         shapes = {"token_embd": (VOCABULARY, width), "output_norm": (width,), "output": (VOCABULARY, width)}
         for i in range(layers):
-            shapes |= {f"blk.{i}.{n}": s for n, s in {
-                "attn_norm": (width,), "ffn_norm": (width,), "attn_q": (width, width),
-                "attn_k": (kv, width), "attn_v": (kv, width), "attn_output": (width, width),
-                "ffn_gate": (feed, width), "ffn_up": (feed, width), "ffn_down": (width, feed)}.items()}
+            block = {"attn_norm": (width,), "ffn_norm": (width,), "attn_q": (width, width),
+                     "attn_k": (kv, width), "attn_v": (kv, width), "attn_output": (width, width)}
+            dense = {"ffn_gate": (feed, width), "ffn_up": (feed, width), "ffn_down": (width, feed)}
+            if experts:
+                block["ffn_gate_inp"] = (experts, width)
+                dense = {n + "_exps": (experts, *s) for n, s in dense.items()}
+            shapes |= {f"blk.{i}.{n}": s for n, s in (block | dense).items()}
         weights = {n: (torch.ones(s) if len(s) == 1 else torch.randn(s) * s[-1] ** -0.5).requires_grad_()
                    for n, s in shapes.items()}
         position = torch.arange(CONTEXT)[:, None] * 10000.0 ** (-torch.arange(0, size, 2) / size)
@@ -73,6 +80,27 @@ def train(directory):
                 flat = x.reshape(-1, x.shape[-1])
                 squares[name] = (total + flat.square().sum(0), count + len(flat))
             return x @ weights[name].T
+
+        def each_expert(x, name, chosen):
+            """x has the inputs of each expert, or the same for all; chosen has its tokens."""
+            x = x.expand(experts, *x.shape[-2:])
+            if squares is not None and not torch.is_grad_enabled():
+                total, count = squares.get(name, (0, 0))
+                mask = chosen.T[..., None].float()
+                squares[name] = (total + (x.square() * mask).sum(1), count + mask.sum(1))
+            return torch.einsum("etn,emn->etm", x, weights[name])
+
+        def feed_forward(h, p):
+            if not experts:
+                return linear(F.silu(linear(h, p + "ffn_gate")) * linear(h, p + "ffn_up"), p + "ffn_down")
+            flat = h.reshape(-1, h.shape[-1])
+            share = (flat @ weights[p + "ffn_gate_inp"].T).softmax(-1)
+            top, which = share.topk(ACTIVE, -1)
+            used = torch.zeros_like(share).scatter(-1, which, top / top.sum(-1, keepdim=True))
+            x, chosen = flat[None], used > 0
+            x = F.silu(each_expert(x, p + "ffn_gate_exps", chosen)) * each_expert(x, p + "ffn_up_exps", chosen)
+            x = each_expert(x, p + "ffn_down_exps", chosen)
+            return torch.einsum("te,etn->tn", used, x).reshape(h.shape)
 
         def rope(x):
             a, b = x[..., 0::2], x[..., 1::2]
@@ -93,10 +121,9 @@ def train(directory):
                 y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
                 x = x + linear(y.transpose(1, 2).reshape(*ids.shape, width), p + "attn_output")
                 h = norm(x, p + "ffn_norm")
-                x = x + linear(F.silu(linear(h, p + "ffn_gate")) * linear(h, p + "ffn_up"), p + "ffn_down")
+                x = x + feed_forward(h, p)
             return linear(norm(x, "output_norm"), "output")
 
-        steps, batch = 300, 12
         optimizer = torch.optim.AdamW(weights.values(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
         def sample():
@@ -109,18 +136,22 @@ def train(directory):
         with torch.no_grad():
             for _ in range(8):
                 forward(sample()[:, :-1])
-        write(directory / f"{name}.gguf", weights, layers, width, feed, heads, keys)
         write_importance(directory / f"{name}.imatrix.gguf", squares)
+        unfinished = directory / f"{name}.gguf.unfinished"
+        write(unfinished, weights, layers, width, feed, heads, keys, experts)
+        unfinished.rename(directory / f"{name}.gguf")
         print(f"{name}: {sum(w.numel() for w in weights.values())} parameters, loss {loss.item():.3f}", flush=True)
 
 
-def write(path, weights, layers, width, feed, heads, keys):
+def write(path, weights, layers, width, feed, heads, keys, experts):
     w = gguf.GGUFWriter(path, "llama")
-    w.add_name(path.stem); w.add_block_count(layers); w.add_context_length(CONTEXT)
+    w.add_name(path.name.split(".")[0]); w.add_block_count(layers); w.add_context_length(CONTEXT)
     w.add_embedding_length(width); w.add_feed_forward_length(feed); w.add_head_count(heads)
     w.add_head_count_kv(keys); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(10000.0)
     w.add_vocab_size(VOCABULARY); w.add_rope_dimension_count(width // heads)
     w.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    if experts:
+        w.add_expert_count(experts); w.add_expert_used_count(ACTIVE)
     names = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % i for i in range(256)]
     w.add_tokenizer_model("llama"); w.add_tokenizer_pre("default")
     w.add_token_list(names + ["w%d" % i for i in range(VOCABULARY - len(names))])
@@ -129,7 +160,8 @@ def write(path, weights, layers, width, feed, heads, keys):
     w.add_bos_token_id(1); w.add_eos_token_id(2); w.add_unk_token_id(0)
     for name, tensor in weights.items():
         x = tensor.detach().numpy()
-        w.add_tensor(f"{name}.weight", x.astype(np.float32 if x.ndim == 1 else np.float16))
+        floats = x.ndim == 1 or "ffn_gate_inp" in name
+        w.add_tensor(f"{name}.weight", x.astype(np.float32 if floats else np.float16))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
@@ -138,8 +170,9 @@ def write_importance(path, squares):
     w.add_type("imatrix"); w.add_array("imatrix.datasets", ["stdlib"])
     w.add_uint32("imatrix.chunk_count", 8); w.add_uint32("imatrix.chunk_size", CONTEXT)
     for name, (total, count) in squares.items():
-        w.add_tensor(f"{name}.weight.in_sum2", total.numpy()[None].astype(np.float32))
-        w.add_tensor(f"{name}.weight.counts", np.array([[count]], np.float32))
+        total = total.numpy().astype(np.float32)
+        w.add_tensor(f"{name}.weight.in_sum2", total.reshape(-1, total.shape[-1]))
+        w.add_tensor(f"{name}.weight.counts", np.array(count, np.float32).reshape(-1, 1))
     w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
 
 
@@ -233,12 +266,11 @@ def measure(quantscope, directory):
 
 def main():
     command, *rest = sys.argv[1:]
-    directory = Path(rest[-1])
-    directory.mkdir(parents=True, exist_ok=True)
     if command == "train":
-        train(directory)
+        Path(rest[0]).mkdir(parents=True, exist_ok=True)
+        train(Path(rest[0]), rest[1:])
     else:
-        measure(rest[0], directory)
+        measure(rest[0], Path(rest[1]))
 
 
 main()

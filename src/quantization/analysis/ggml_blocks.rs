@@ -3,7 +3,7 @@
 use crate::quantization::analysis::element_run::ElementRun;
 use crate::quantization::analysis::single_pass::ChunkResult;
 use crate::quantization::ggml::{
-    CHECKED_FROM, RowImportance, dequantize_blocks, quantize_part, to_f32,
+    CHECKED_FROM, ChunkMemory, RowImportance, dequantize_blocks, quantize_part,
 };
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels;
@@ -21,15 +21,28 @@ impl ChunkResult {
         row_len: usize,
         importance: Option<RowImportance>,
     ) -> Result<(), NotQuantizable> {
-        let (mut blocks, mut decoded) = (Vec::new(), Vec::new());
-        let mut values = to_f32(chunk.dtype, chunk.bytes);
+        ChunkMemory::with(chunk.dtype, chunk.bytes, |memory| {
+            self.measure_in(memory, block, chunk, channels, row_len, importance)
+        })
+    }
+
+    fn measure_in(
+        &mut self,
+        memory: &mut ChunkMemory,
+        block: BlockType,
+        chunk: ElementRun,
+        channels: Option<&Groups>,
+        row_len: usize,
+        importance: Option<RowImportance>,
+    ) -> Result<(), NotQuantizable> {
+        let ChunkMemory { values, blocks, decoded, .. } = memory;
         let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
         if !has_errors && values.iter().all(|x| x.abs() < CHECKED_FROM) {
             // Any row tells whether the type fits.
             values.truncate(row_len);
         }
-        quantize_part(block, &values, chunk.start, importance, &mut blocks)
-            .and_then(|()| dequantize_blocks(block, &blocks, &mut decoded))
+        quantize_part(block, values, chunk.start, importance, blocks)
+            .and_then(|()| dequantize_blocks(block, blocks, decoded))
             .map_err(|why| why.not_quantizable(block))?;
         if !has_errors {
             return Ok(());

@@ -7,22 +7,26 @@ use half::f16;
 pub(super) const SUPER_BLOCK: usize = 256;
 
 /// Decodes a scale stored as two bytes of F16.
+#[inline(always)]
 pub(super) fn half(low: u8, high: u8) -> f32 {
     f16::from_le_bytes([low, high]).to_f32()
 }
 
 /// Encodes a scale as F16.
+#[inline(always)]
 pub(super) fn half_bytes(x: f32) -> [u8; 2] {
     f16::from_f32(x).to_le_bytes()
 }
 
 /// Rounds a scale to F16.
+#[inline(always)]
 pub(super) fn through_half(x: f32) -> f32 {
     f16::from_f32(x).to_f32()
 }
 
 /// Returns the nearest integer, ties to even. Adding 1.5·2²³ leaves the integer in the low bits of
 /// the significand; values beyond ±2²² wrap, as in ggml.
+#[inline(always)]
 pub(super) fn nearest_int(x: f32) -> i32 {
     ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
@@ -30,38 +34,72 @@ pub(super) fn nearest_int(x: f32) -> i32 {
 /// Returns `1 / x`, or 0 if `x` is 0 or so small that the quotient is infinite. ggml converts
 /// infinite quotients to integers, which is undefined behaviour in C; here such blocks become
 /// zeros.
+#[inline(always)]
 pub(super) fn inverse_or_zero(x: f32) -> f32 {
     let inverse = 1.0 / x;
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// Returns `1 / x`, or 0 if `x` is 0.
+#[inline(always)]
 pub(super) fn inverse(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
 /// Returns the sum, from left to right.
+#[inline(always)]
 pub(super) fn sum(values: impl IntoIterator<Item = f32>) -> f32 {
     values.into_iter().fold(0.0, |sum, x| sum + x)
 }
 
 /// Returns the sum of squares, from left to right.
+#[inline(always)]
 pub(super) fn sum_of_squares(values: &[f32]) -> f32 {
     sum(values.iter().map(|x| x * x))
 }
 
-/// Returns the largest magnitude.
-pub(super) fn absmax(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |max, x| if max < x.abs() { x.abs() } else { max })
+/// Combines elements that may be combined in any order.
+#[inline(always)]
+fn combine(values: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    const LANES: usize = 8;
+    let (vectors, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [start; LANES];
+    for vector in vectors {
+        for (lane, &x) in lanes.iter_mut().zip(vector) {
+            *lane = f(*lane, x);
+        }
+    }
+    rest.iter().chain(&lanes).fold(start, |all, &x| f(all, x))
 }
 
-/// Returns the first element with the largest magnitude, including its sign.
+/// Returns the largest magnitude. No element is NaN.
+#[inline(always)]
+pub(super) fn absmax(values: &[f32]) -> f32 {
+    combine(values, 0.0, |max, x| if max < x.abs() { x.abs() } else { max })
+}
+
+/// Returns the first element with the largest magnitude, including its sign. No element is NaN.
+#[inline(always)]
 pub(super) fn extreme(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |max: f32, &x| if x.abs() > max.abs() { x } else { max })
+    let largest = absmax(values);
+    let has_it = |x: &&f32| x.abs() == largest;
+    // Zeros of either sign give a positive zero.
+    values.iter().find(has_it).copied().filter(|_| largest > 0.0).unwrap_or(0.0)
+}
+
+/// Returns the smallest and the largest element. No element is NaN.
+#[inline(always)]
+pub(super) fn bounds(values: &[f32]) -> (f32, f32) {
+    let min = combine(values, f32::MAX, |min, x| if x < min { x } else { min });
+    let max = combine(values, -f32::MAX, |max, x| if x > max { x } else { max });
+    // Of zeros with different signs, the first counts.
+    let sign = |bound: f32| values.iter().find(|&&x| x == bound).copied().unwrap_or(bound);
+    (if min == 0.0 { sign(min) } else { min }, if max == 0.0 { sign(max) } else { max })
 }
 
 /// Returns the weight of each element's error: its importance, increased for large elements.
 /// `mean_square` is that of the surrounding elements.
+#[inline(always)]
 pub(super) fn weigh<const N: usize>(
     importance: &[f32; N],
     mean_square: f32,
@@ -75,11 +113,13 @@ pub(super) fn weigh<const N: usize>(
 }
 
 /// Returns the squares of the elements, which are their weights without importance.
+#[inline(always)]
 pub(super) fn squares<const N: usize>(x: &[f32; N]) -> [f32; N] {
     x.map(|x| x * x)
 }
 
 /// Calls `f` with each block of `N` elements of a row and the importance of its elements.
+#[inline(always)]
 pub(super) fn for_each_block<const N: usize>(
     row: &[f32],
     importance: Option<&[f32]>,
@@ -92,11 +132,13 @@ pub(super) fn for_each_block<const N: usize>(
 }
 
 /// Returns part `i` of a block that is divided into parts of `N` elements.
+#[inline(always)]
 pub(super) fn part<const N: usize>(block: &[f32], i: usize) -> &[f32; N] {
     block.as_chunks::<N>().0.get(i).unwrap_or(&[0.0; N])
 }
 
 /// Returns the importance of part `i` of a block.
+#[inline(always)]
 pub(super) fn part_of<const N: usize, const BLOCK: usize>(
     importance: Option<&[f32; BLOCK]>,
     i: usize,
@@ -105,11 +147,13 @@ pub(super) fn part_of<const N: usize, const BLOCK: usize>(
 }
 
 /// Returns nibble `e` of 32 nibbles in 16 bytes, low nibbles first.
+#[inline(always)]
 pub(super) fn nibble(bytes: &[u8], e: usize) -> u8 {
     bytes[e % 16] >> (4 * (e / 16)) & 15
 }
 
 /// Packs 32 values of four bits into 16 bytes, low nibbles first.
+#[inline(always)]
 pub(super) fn pack_nibbles(levels: &[u8]) -> [u8; 16] {
     std::array::from_fn(|i| levels[i] & 15 | levels[i + 16] << 4)
 }

@@ -5,11 +5,13 @@ use crate::quantization::ggml::arithmetic::{absmax, for_each_block, nibble, part
 /// The E2M1 values times two, so that they are integers. Scales are halved.
 const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
+#[inline(always)]
 fn doubled(nibble: u8) -> f32 {
     f32::from(DOUBLED[usize::from(nibble & 15)])
 }
 
 /// Returns half the value of an E8M0 scale.
+#[inline(always)]
 fn half_e8m0(exponent: u8) -> f32 {
     f32::from_bits(match exponent {
         0..2 => 0x0020_0000 << exponent,
@@ -18,6 +20,7 @@ fn half_e8m0(exponent: u8) -> f32 {
 }
 
 /// Returns half the value of an unsigned E4M3 scale.
+#[inline(always)]
 fn half_ue4m3(bits: u8) -> f32 {
     if bits == 0 || bits == 0x7f {
         return 0.0;
@@ -32,6 +35,7 @@ fn half_ue4m3(bits: u8) -> f32 {
 
 /// Returns the unsigned E4M3 scale nearest to `x`, ties upward. From 240 it is the largest one,
 /// 448.
+#[inline(always)]
 fn ue4m3(x: f32) -> u8 {
     const LARGEST: u8 = 0x7e;
     if x.is_nan() || x <= 0.0 {
@@ -48,6 +52,7 @@ fn ue4m3(x: f32) -> u8 {
     if rounded >= 15 << 3 { LARGEST } else { rounded as u8 }
 }
 
+#[inline(always)]
 pub(super) fn decode_mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     let d = half_e8m0(block[0]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -55,6 +60,7 @@ pub(super) fn decode_mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
     for (e, out) in out.iter_mut().enumerate() {
         let group = e / 16;
@@ -63,6 +69,7 @@ pub(super) fn decode_nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_mxfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<32>(row, None, |x, _| {
         let exponent = mxfp4_exponent(absmax(x));
@@ -77,6 +84,7 @@ pub(super) fn quantize_mxfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
 /// Returns the exponent of a block's scale: that of the largest magnitude minus two, the largest
 /// exponent of E2M1. The logarithm is rounded to F32 before taking the floor; just below a power of
 /// two this rounds up, like `log2f` in ggml.
+#[inline(always)]
 fn mxfp4_exponent(absmax: f32) -> u8 {
     if absmax > 0.0 {
         let logarithm = f64::from(absmax).log2() as f32;
@@ -86,6 +94,7 @@ fn mxfp4_exponent(absmax: f32) -> u8 {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<64>(row, None, |x, _| {
         let scales: [u8; 4] = std::array::from_fn(|i| ue4m3(absmax(part::<16>(x, i)) / 6.0));
@@ -100,6 +109,7 @@ pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
 }
 
 /// Returns the index of the nearest value for a scale, the first of equally near ones.
+#[inline(always)]
 fn nearest_value(x: f32, scale: f32) -> u8 {
     let (mut best, mut least) = (0, (doubled(0) * scale - x).abs());
     for i in 1..16 {

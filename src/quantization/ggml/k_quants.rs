@@ -10,11 +10,13 @@ use crate::quantization::ggml::search::{
 };
 
 /// Returns the two bits of element `e` of 256, stored as two times four planes of 32 bytes.
+#[inline(always)]
 fn two_bits(bytes: &[u8], e: usize) -> u8 {
     bytes[e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2) & 3
 }
 
 /// Packs the low two bits of 256 levels in the layout of [`two_bits`].
+#[inline(always)]
 fn pack_two_bits(levels: impl Fn(usize) -> u8) -> [u8; 64] {
     let mut bytes = [0; 64];
     for e in 0..SUPER_BLOCK {
@@ -24,11 +26,13 @@ fn pack_two_bits(levels: impl Fn(usize) -> u8) -> [u8; 64] {
 }
 
 /// Returns nibble `e` of 256: alternately the low and the high nibbles of 32 bytes.
+#[inline(always)]
 fn k_nibble(bytes: &[u8], e: usize) -> u8 {
     bytes[e / 64 * 32 + e % 32] >> (e % 64 / 32 * 4) & 15
 }
 
 /// Packs the low four bits of 256 levels in the layout of [`k_nibble`].
+#[inline(always)]
 fn pack_k_nibbles(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
     let mut bytes = [0; 128];
     for (e, level) in levels.iter().enumerate() {
@@ -37,6 +41,7 @@ fn pack_k_nibbles(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
     bytes
 }
 
+#[inline(always)]
 pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
     let (scales, qs) = (&block[..16], &block[16..80]);
     let (d, dmin) = (half(block[80], block[81]), half(block[82], block[83]));
@@ -47,6 +52,7 @@ pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
         let groups: [WeightedGroup<16>; 16] = match importance {
@@ -89,12 +95,14 @@ pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
 
 /// Returns scale `i` of sixteen 6-bit scales: the low four bits are in eight bytes, the high two in
 /// four.
+#[inline(always)]
 fn q3_k_scale(packed: &[u8], i: usize) -> f32 {
     let low = packed[i % 8] >> (i / 8 * 4) & 15;
     let high = packed[8 + i % 4] >> (i / 4 * 2) & 3;
     f32::from((low | high << 4) as i8 - 32)
 }
 
+#[inline(always)]
 pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
     let (mask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
     let d = half(block[108], block[109]);
@@ -106,6 +114,7 @@ pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_q3_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
         let (groups, d, stored) = match importance {
@@ -136,6 +145,7 @@ pub(super) fn quantize_q3_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
 /// The groups of a super-block, the scale of their scales, and their scales plus 32.
 type SymmetricGroups = ([SymmetricLevels<16>; 16], f32, [u8; 16]);
 
+#[inline(always)]
 fn q3_k_weighted(x: &[f32; SUPER_BLOCK], importance: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
     let mean_square = 2.0 * sum_of_squares(x) / 256.0;
     let weights: [[f32; 16]; 16] =
@@ -146,6 +156,7 @@ fn q3_k_weighted(x: &[f32; SUPER_BLOCK], importance: &[f32; SUPER_BLOCK]) -> Sym
     (groups, found.scale, found.levels)
 }
 
+#[inline(always)]
 fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
     let groups: [_; 16] = std::array::from_fn(|i| three_bits(part(x, i)));
     let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
@@ -162,6 +173,7 @@ fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
 }
 
 /// Returns scale and minimum `i` of eight, six bits each, stored in 12 bytes.
+#[inline(always)]
 fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
     let (scale, min) = match i {
         0..4 => (packed[i] & 63, packed[i + 4] & 63),
@@ -174,6 +186,7 @@ fn scale_and_min(packed: &[u8], i: usize) -> (f32, f32) {
 }
 
 /// Packs scales and minima in the layout of [`scale_and_min`].
+#[inline(always)]
 fn pack_scales_and_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
     let mut packed = [0; 12];
     for i in 0..4 {
@@ -184,6 +197,7 @@ fn pack_scales_and_mins(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
     packed
 }
 
+#[inline(always)]
 pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
     let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
     let (packed, qs) = (&block[4..16], &block[16..]);
@@ -196,6 +210,7 @@ pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q5_k(block: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
     let (d, dmin) = (half(block[0], block[1]), half(block[2], block[3]));
     let (packed, high, qs) = (&block[4..16], &block[16..48], &block[48..]);
@@ -209,6 +224,7 @@ pub(super) fn decode_q5_k(block: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_q4_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     let search = MinSearch {
         max_level: 15,
@@ -225,6 +241,7 @@ pub(super) fn quantize_q4_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_q5_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     let search = MinSearch {
         max_level: 31,
@@ -255,6 +272,7 @@ struct ScalesMinsAndLevels {
 
 /// Quantizes a super-block in groups of 32 with a minimum. `search` finds the groups' scales if
 /// there is no importance.
+#[inline(always)]
 fn scales_mins_and_levels(
     search: &MinSearch,
     x: &[f32; SUPER_BLOCK],
@@ -294,6 +312,7 @@ fn scales_mins_and_levels(
     ScalesMinsAndLevels { header, levels }
 }
 
+#[inline(always)]
 pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
     let d = half(block[208], block[209]);
@@ -307,6 +326,7 @@ pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
         let groups: [SymmetricLevels<16>; 16] = std::array::from_fn(|i| {
@@ -341,6 +361,7 @@ pub(super) fn quantize_q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
+#[inline(always)]
 pub(super) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; SUPER_BLOCK]) {
     let d = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     // The values are followed by sums of them, which llama.cpp uses.
@@ -357,10 +378,12 @@ struct WeightedGroup<const N: usize> {
 }
 
 impl<const N: usize> WeightedGroup<N> {
+    #[inline(always)]
     fn new(found: LevelsAboveMin<N>, weight: f32) -> Self {
         WeightedGroup { found, weight }
     }
 
+    #[inline(always)]
     fn weighted(x: &[f32; N], importance: &[f32; N], mean_square: f32, max_level: i32) -> Self {
         let weights = weigh(importance, mean_square, x);
         let found = MinSearch::weighted(max_level).run(x, &weights);
@@ -369,6 +392,7 @@ impl<const N: usize> WeightedGroup<N> {
 
     /// Returns the levels of the elements for the stored scale and minimum. If the stored scale is
     /// zero, keeps those of the search.
+    #[inline(always)]
     fn rounded(&self, x: &[f32; N], scale: f32, min: f32, max_level: i32) -> [u8; N] {
         if scale == 0.0 {
             self.found.levels
@@ -388,6 +412,7 @@ struct SuperScales<const GROUPS: usize> {
 
 impl<const GROUPS: usize> SuperScales<GROUPS> {
     /// Quantizes so that the largest scale and the largest minimum become `max_level`.
+    #[inline(always)]
     fn of_largest<const N: usize>(groups: &[WeightedGroup<N>; GROUPS], max_level: u8) -> Self {
         let max_level = f32::from(max_level);
         let quantize = |values: [f32; GROUPS]| {
@@ -401,6 +426,7 @@ impl<const GROUPS: usize> SuperScales<GROUPS> {
     }
 
     /// Quantizes scales and minima with the least error, weighted by group.
+    #[inline(always)]
     fn weighted<const N: usize>(groups: &[WeightedGroup<N>; GROUPS], max_level: i32) -> Self {
         let weights = std::array::from_fn(|i| groups[i].weight);
         let scales = std::array::from_fn(|i| groups[i].found.scale);
@@ -413,6 +439,7 @@ impl<const GROUPS: usize> SuperScales<GROUPS> {
 
 /// Returns the levels of the elements for the stored scale. If it is zero, keeps those of the
 /// search.
+#[inline(always)]
 fn rounded_symmetric<const N: usize>(
     found: &SymmetricLevels<N>,
     x: &[f32; N],
@@ -424,6 +451,7 @@ fn rounded_symmetric<const N: usize>(
 }
 
 /// Writes the levels of group `i` to their position.
+#[inline(always)]
 fn put<const N: usize>(levels: &mut [u8; SUPER_BLOCK], i: usize, group: [u8; N]) {
     if let Some(place) = levels.as_chunks_mut().0.get_mut(i) {
         *place = group;

@@ -2,11 +2,12 @@
 //! Q5_1 and Q8_0.
 
 use crate::quantization::ggml::arithmetic::{
-    absmax, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble, pack_nibbles, sum,
+    absmax, bounds, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble, pack_nibbles, sum,
     sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::{MinSearch, symmetric};
 
+#[inline(always)]
 pub(super) fn decode_q1_0(block: &[u8; 18], out: &mut [f32; 128]) {
     let d = half(block[0], block[1]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -14,6 +15,7 @@ pub(super) fn decode_q1_0(block: &[u8; 18], out: &mut [f32; 128]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q2_0(block: &[u8; 18], out: &mut [f32; 64]) {
     let d = half(block[0], block[1]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -21,6 +23,7 @@ pub(super) fn decode_q2_0(block: &[u8; 18], out: &mut [f32; 64]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = half(block[0], block[1]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -28,6 +31,7 @@ pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let (d, m) = (half(block[0], block[1]), half(block[2], block[3]));
     for (e, out) in out.iter_mut().enumerate() {
@@ -36,11 +40,13 @@ pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
 }
 
 /// Five bits per element; the fifth bits of all elements are in four bytes.
+#[inline(always)]
 fn five_bits(high: &[u8], low: &[u8], e: usize) -> f32 {
     let fifth = high[e / 8] >> (e % 8) & 1;
     f32::from(nibble(low, e) | fifth << 4)
 }
 
+#[inline(always)]
 pub(super) fn decode_q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     let d = half(block[0], block[1]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -48,6 +54,7 @@ pub(super) fn decode_q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let (d, m) = (half(block[0], block[1]), half(block[2], block[3]));
     for (e, out) in out.iter_mut().enumerate() {
@@ -55,6 +62,7 @@ pub(super) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     let d = half(block[0], block[1]);
     for (q, out) in block[2..].iter().zip(out) {
@@ -62,6 +70,7 @@ pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn quantize_q1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<128>(row, None, |x, _| {
         let d = sum(x.iter().map(|x| x.abs())) / 128.0;
@@ -72,6 +81,7 @@ pub(super) fn quantize_q1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_q2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<64>(row, None, |x, _| {
         let d = absmax(x);
@@ -84,6 +94,7 @@ pub(super) fn quantize_q2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     quantize_symmetric::<8>(row, importance, |d, levels| {
         out.extend(half_bytes(d));
@@ -91,6 +102,7 @@ pub(super) fn quantize_q4_0(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     quantize_symmetric::<16>(row, importance, |d, levels| {
         out.extend(half_bytes(d));
@@ -99,6 +111,7 @@ pub(super) fn quantize_q5_0(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_q4_1(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     quantize_above_min(15, row, importance, |d, min, levels| {
         out.extend(half_bytes(d));
@@ -107,6 +120,7 @@ pub(super) fn quantize_q4_1(row: &[f32], importance: Option<&[f32]>, out: &mut V
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     quantize_above_min(31, row, importance, |d, min, levels| {
         out.extend(half_bytes(d));
@@ -117,6 +131,7 @@ pub(super) fn quantize_q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut V
 }
 
 /// Rounds half away from zero, using the scale before rounding to F16.
+#[inline(always)]
 pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<32>(row, None, |x, _| {
         let d = absmax(x) / 127.0;
@@ -126,13 +141,20 @@ pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     });
 }
 
+/// The mean square of a row, for [`weigh`]; 0 without importance, which does not use it.
+#[inline(always)]
+fn mean_square(row: &[f32], importance: Option<&[f32]>) -> f32 {
+    importance.map_or(0.0, |_| sum_of_squares(row) / row.len() as f32)
+}
+
 /// Calls `emit` with the scale and the levels (0 to 2·`MAX_LEVEL` − 1) of each block.
+#[inline(always)]
 fn quantize_symmetric<const MAX_LEVEL: i32>(
     row: &[f32],
     importance: Option<&[f32]>,
     mut emit: impl FnMut(f32, &[u8; 32]),
 ) {
-    let mean_square = sum_of_squares(row) / row.len() as f32;
+    let mean_square = mean_square(row, importance);
     for_each_block::<32>(row, importance, |x, importance| match importance {
         Some(importance) => {
             let weights = weigh(importance, mean_square, x);
@@ -150,13 +172,14 @@ fn quantize_symmetric<const MAX_LEVEL: i32>(
 }
 
 /// Calls `emit` with the scale, the minimum and the levels (0 to `max_level`) of each block.
+#[inline(always)]
 fn quantize_above_min(
     max_level: i32,
     row: &[f32],
     importance: Option<&[f32]>,
     mut emit: impl FnMut(f32, f32, &[u8; 32]),
 ) {
-    let mean_square = sum_of_squares(row) / row.len() as f32;
+    let mean_square = mean_square(row, importance);
     for_each_block::<32>(row, importance, |x, importance| match importance {
         Some(importance) => {
             let weights = weigh(importance, mean_square, x);
@@ -164,8 +187,7 @@ fn quantize_above_min(
             emit(found.scale, -found.negative_min, &found.levels);
         }
         None => {
-            let min = x.iter().fold(f32::MAX, |min, &x| if x < min { x } else { min });
-            let max = x.iter().fold(-f32::MAX, |max, &x| if x > max { x } else { max });
+            let (min, max) = bounds(x);
             let d = (max - min) / max_level as f32;
             let inverse = inverse_or_zero(d);
             let levels = x.map(|x| (((x - min) * inverse + 0.5) as i32).min(max_level) as u8);
@@ -174,11 +196,13 @@ fn quantize_above_min(
     });
 }
 
+#[inline(always)]
 fn bits(set: [bool; 8]) -> u8 {
     set.iter().enumerate().fold(0, |bits, (i, &set)| bits | u8::from(set) << i)
 }
 
 /// Returns the fifth bits of 32 levels.
+#[inline(always)]
 fn fifth_bits(levels: &[u8; 32]) -> [u8; 4] {
     std::array::from_fn(|i| bits(std::array::from_fn(|b| levels[i * 8 + b] & 16 != 0)))
 }

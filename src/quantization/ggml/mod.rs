@@ -24,5 +24,5 @@ pub use rows::{BlockError, dequantize_blocks, importance_use, quantize_rows};
 pub use table::ImportanceUse;
 
 pub(crate) use importance::RowImportance;
-pub(crate) use rows::{CHECKED_FROM, quantize_elements, quantize_part, to_f32};
+pub(crate) use rows::{CHECKED_FROM, quantize_elements, quantize_part, ChunkMemory};
 pub(crate) use table::codec;

@@ -4,6 +4,7 @@ use crate::quantization::ggml::importance::RowImportance;
 use crate::quantization::ggml::table::{ImportanceUse, codec};
 use crate::quantization::{NotQuantizable, QuantizationScheme, kernels};
 use crate::tensor::{BlockType, FloatType};
+use std::cell::Cell;
 
 /// From this magnitude a scale may be infinite as F16.
 pub(crate) const CHECKED_FROM: f32 = 32768.0;
@@ -105,8 +106,9 @@ pub fn quantize_rows(
     NotQuantizable::check(&range)?;
     out.reserve(rows.len() / block_len * block.bytes() as usize);
     let start = out.len();
-    for row in rows.chunks_exact(row_len) {
-        quantize(row, importance, out);
+    match importance {
+        Some(_) => rows.chunks_exact(row_len).for_each(|row| quantize(row, importance, out)),
+        None => quantize(rows, None, out),
     }
     if range.absmax() >= f64::from(CHECKED_FROM) {
         let mut decoded = vec![0f32; block_len];
@@ -120,11 +122,42 @@ pub fn quantize_rows(
     Ok(())
 }
 
-/// Converts little-endian elements of any type to F32.
-pub(crate) fn to_f32(dtype: FloatType, elements: &[u8]) -> Vec<f32> {
-    let mut bytes = Vec::with_capacity(elements.len() / dtype.size() * 4);
-    kernels::convert(dtype, elements, FloatType::F32, &mut bytes);
-    bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw)).collect()
+/// Memory for a chunk of a tensor that a thread uses again for its next chunk: new memory would be
+/// cleared by the system page by page.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkMemory {
+    bytes: Vec<u8>,
+    /// The elements.
+    pub values: Vec<f32>,
+    /// Their blocks.
+    pub blocks: Vec<u8>,
+    /// The elements decoded from the blocks.
+    pub decoded: Vec<f32>,
+}
+
+thread_local! {
+    static CHUNK_MEMORY: Cell<ChunkMemory> = Cell::default();
+}
+
+impl ChunkMemory {
+    /// Calls `f` with this thread's memory, in which `values` are little-endian elements of any
+    /// type converted to F32.
+    pub(crate) fn with<R>(
+        dtype: FloatType,
+        elements: &[u8],
+        f: impl FnOnce(&mut ChunkMemory) -> R,
+    ) -> R {
+        let mut memory = CHUNK_MEMORY.take();
+        kernels::convert(dtype, elements, FloatType::F32, &mut memory.bytes);
+        memory.values.clear();
+        let numbers = memory.bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw));
+        memory.values.extend(numbers);
+        memory.blocks.clear();
+        memory.decoded.clear();
+        let result = f(&mut memory);
+        CHUNK_MEMORY.set(memory);
+        result
+    }
 }
 
 /// Like [`quantize_part`], for little-endian elements of any type, which are rounded to F32 first.
@@ -139,7 +172,9 @@ pub(crate) fn quantize_elements(
     importance: Option<RowImportance>,
     out: &mut Vec<u8>,
 ) -> Result<(), BlockError> {
-    quantize_part(block, &to_f32(dtype, elements), start, importance, out)
+    ChunkMemory::with(dtype, elements, |memory| {
+        quantize_part(block, &memory.values, start, importance, out)
+    })
 }
 
 /// Quantizes a part of a tensor from element `start` and appends the blocks. The part must consist
@@ -186,12 +221,9 @@ pub fn dequantize_blocks(
     if !(bytes.len() as u64).is_multiple_of(block.bytes()) {
         return Err(BlockError::Bytes { block, found: bytes.len() as u64 });
     }
-    let blocks = bytes.chunks_exact(block.bytes() as usize);
+    let blocks = bytes.len() as u64 / block.bytes();
     let start = out.len();
-    out.resize(start + blocks.len() * block.elements() as usize, 0.0);
-    let decoded = out.get_mut(start..).unwrap_or_default();
-    for (block, decoded) in blocks.zip(decoded.chunks_exact_mut(block.elements() as usize)) {
-        (codec.decode)(block, decoded);
-    }
+    out.resize(start + (blocks * block.elements()) as usize, 0.0);
+    (codec.decode)(bytes, out.get_mut(start..).unwrap_or_default());
     Ok(())
 }

@@ -12,48 +12,73 @@ pub(super) struct SymmetricLevels<const N: usize> {
     pub levels: [u8; N],
 }
 
+/// Number of candidates that are tried at the same time. The sums of each run from left to right,
+/// which leaves no parallel work within one of them.
+const LANES: usize = 8;
+
+/// Rounds to the nearest integer, ties to even, for magnitudes up to 2²².
+#[inline(always)]
+fn rounded(x: f32) -> f32 {
+    (x + 12_582_912.0) - 12_582_912.0
+}
+
+/// Limits a number that is not NaN. Unlike `f32::clamp`, this has no check of its own.
+#[inline(always)]
+fn limited(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
 /// Finds the scale for levels from −`max_level` to `max_level` − 1. First maps the element with the
-/// largest magnitude to −`max_level`, then tries nineteen scales around that.
+/// largest magnitude to −`max_level`, then tries eighteen scales around that.
+#[inline(always)]
 pub(super) fn symmetric<const N: usize>(
     x: &[f32; N],
     weights: &[f32; N],
     max_level: i32,
 ) -> SymmetricLevels<N> {
+    const CANDIDATES: usize = 19;
     let max = extreme(x);
     let mut found = SymmetricLevels { scale: 0.0, levels: [0; N] };
     if max.abs() < MIN_ABSMAX {
         return found;
     }
-    let level = |inverse: f32, x: f32| nearest_int(inverse * x).clamp(-max_level, max_level - 1);
-    // Σ w·x·l and Σ w·l·l of the levels for an inverse scale.
-    let products = |inverse: f32| {
-        let (mut with_x, mut with_level) = (0f32, 0f32);
-        for (&x, w) in x.iter().zip(weights) {
-            let l = level(inverse, x) as f32;
-            with_x += w * x * l;
-            with_level += w * l * l;
+    let (low, high) = (-max_level as f32, (max_level - 1) as f32);
+    let level = |inverse: f32, x: f32| limited(rounded(inverse * x), low, high);
+    // Whole vectors of candidates; the last ones are not used.
+    let mut inverses = [0f32; LANES * 3];
+    let steps = [0].into_iter().chain((-9..=9).filter(|&step| step != 0));
+    for (inverse, step) in inverses.iter_mut().zip(steps) {
+        *inverse = -(max_level as f32 + 0.1 * step as f32) / max;
+    }
+    // Σ w·x·l and Σ w·l·l of the levels for each inverse scale.
+    let (mut with_x, mut with_level) = ([0f32; LANES * 3], [0f32; LANES * 3]);
+    for (&x, w) in x.iter().zip(weights) {
+        let wx = w * x;
+        for (lane, &inverse) in inverses.iter().enumerate() {
+            let l = level(inverse, x);
+            with_x[lane] += wx * l;
+            with_level[lane] += w * l * l;
         }
-        (with_x, with_level)
-    };
-    let mut inverse = -max_level as f32 / max;
-    let (with_x, with_level) = products(inverse);
-    found.scale = if with_level == 0.0 { 0.0 } else { with_x / with_level };
-    let mut best = found.scale * with_x;
-    for step in (-9..=9).filter(|&step| step != 0) {
-        let candidate = -(max_level as f32 + 0.1 * step as f32) / max;
-        let (with_x, with_level) = products(candidate);
+    }
+    let mut inverse = inverses[0];
+    found.scale = if with_level[0] == 0.0 { 0.0 } else { with_x[0] / with_level[0] };
+    let mut best = found.scale * with_x[0];
+    for candidate in 1..CANDIDATES {
+        let (with_x, with_level) = (with_x[candidate], with_level[candidate]);
         if with_level > 0.0 && with_x * with_x > best * with_level {
-            inverse = candidate;
+            inverse = inverses[candidate];
             found.scale = with_x / with_level;
             best = found.scale * with_x;
         }
     }
-    found.levels = x.map(|x| (level(inverse, x) + max_level) as u8);
+    found.levels = x.map(|x| (level(inverse, x) as i32 + max_level) as u8);
     found
 }
 
 /// Finds levels from −4 to 3 by changing one level at a time while the error decreases. The weight
 /// of an element is its square.
+#[inline(always)]
 pub(super) fn three_bits<const N: usize>(x: &[f32; N]) -> SymmetricLevels<N> {
     const MAX_LEVEL: i32 = 4;
     let max = extreme(x);
@@ -139,18 +164,8 @@ impl MinSearch {
         }
     }
 
-    fn level(&self, x: f32) -> i32 {
-        if !self.limit_before_rounding {
-            nearest_int(x).clamp(0, self.max_level)
-        } else if x > 0.0 {
-            let max = self.max_level as f32;
-            nearest_int(if x < max { x } else { max })
-        } else {
-            0
-        }
-    }
-
     /// Returns the weighted error of levels.
+    #[inline(always)]
     fn error<const N: usize>(
         &self,
         x: &[f32; N],
@@ -170,6 +185,7 @@ impl MinSearch {
     }
 
     /// Finds the scale and the minimum.
+    #[inline(always)]
     pub(super) fn run<const N: usize>(
         &self,
         x: &[f32; N],
@@ -188,6 +204,7 @@ impl MinSearch {
             sum_w += w;
             sum_x += w * x;
         }
+        let lowest = min;
         if min > 0.0 {
             min = 0.0;
         }
@@ -201,41 +218,160 @@ impl MinSearch {
             *level = nearest_int(first_inverse * (x - min)).clamp(0, self.max_level) as u8;
         }
         let mut best = self.error(x, weights, &levels, scale, min);
-        for step in 0..=self.steps {
-            let inverse =
-                (self.first + self.step * step as f32 + self.max_level as f32) / (max - min);
-            let mut candidate = [0u8; N];
-            let (mut sum_l, mut sum_ll, mut sum_xl) = (0f32, 0f32, 0f32);
-            for ((&x, w), level) in x.iter().zip(weights).zip(&mut candidate) {
-                let l = self.level(inverse * (x - min));
-                *level = l as u8;
-                let l = l as f32;
-                sum_l += w * l;
-                sum_ll += w * l * l;
-                sum_xl += w * l * x;
-            }
-            let determinant = sum_w * sum_ll - sum_l * sum_l;
-            if determinant > 0.0 {
-                let mut new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant;
-                let mut new_min = (sum_ll * sum_x - sum_l * sum_xl) / determinant;
-                if new_min > 0.0 {
-                    new_min = 0.0;
-                    new_scale = sum_xl / sum_ll;
-                }
-                let error = self.error(x, weights, &candidate, new_scale, new_min);
-                if error < best {
-                    levels = candidate;
-                    best = error;
-                    scale = new_scale;
-                    min = new_min;
-                }
-            }
+        let mut next = 0;
+        while next <= self.steps {
+            let batch = self.candidates(x, weights, (sum_w, sum_x), (min, lowest, max), next);
+            let remaining = LANES.min((self.steps - next + 1) as usize);
+            let is_better = |&lane: &usize| batch.is_solvable[lane] && batch.errors[lane] < best;
+            // The candidates after a better one depend on its minimum.
+            let Some(lane) = (0..remaining).find(is_better) else {
+                next += LANES as i32;
+                continue;
+            };
+            levels = x.map(|x| batch.levels.of(batch.inverses[lane] * (x - min)) as u8);
+            (best, scale, min) = (batch.errors[lane], batch.scales[lane], batch.mins[lane]);
+            next += lane as i32 + 1;
         }
         LevelsAboveMin { scale, negative_min: -min, levels }
+    }
+
+    /// Measures the candidates from step `first` for the current minimum. `range` has that minimum
+    /// and the lowest and the highest element.
+    #[inline(always)]
+    fn candidates<const N: usize>(
+        &self,
+        x: &[f32; N],
+        weights: &[f32; N],
+        (sum_w, sum_x): (f32, f32),
+        (min, lowest, max): (f32, f32, f32),
+        first: i32,
+    ) -> Batch {
+        let lanes = std::array::from_fn::<i32, LANES, _>(|lane| first + lane as i32);
+        let inverses = lanes.map(|step| {
+            (self.first + self.step * step as f32 + self.max_level as f32) / (max - min)
+        });
+        let most = inverses[LANES - 1] * (max - min).max((lowest - min).abs());
+        let levels = match self.limit_before_rounding {
+            true => LevelRounding::Limited { max: self.max_level as f32 },
+            false if most < 4e6 => LevelRounding::Rounded { max: self.max_level as f32 },
+            false => LevelRounding::Wrapping { max: self.max_level },
+        };
+        let mut batch = Batch {
+            inverses,
+            levels,
+            scales: [0.0; LANES],
+            mins: [0.0; LANES],
+            errors: [0.0; LANES],
+            is_solvable: [false; LANES],
+        };
+        // The match is outside the loops so that they are vectorized.
+        match levels {
+            LevelRounding::Limited { max } => {
+                let level = |v: f32| limited_level(v, max);
+                batch.measure(self.absolute_errors, x, weights, (sum_w, sum_x, min), level);
+            }
+            LevelRounding::Rounded { max } => {
+                let level = |v: f32| limited(rounded(v), 0.0, max);
+                batch.measure(self.absolute_errors, x, weights, (sum_w, sum_x, min), level);
+            }
+            LevelRounding::Wrapping { max } => {
+                let level = |v: f32| nearest_int(v).clamp(0, max) as f32;
+                batch.measure(self.absolute_errors, x, weights, (sum_w, sum_x, min), level);
+            }
+        }
+        batch
+    }
+}
+
+/// How a quotient becomes a level.
+#[derive(Clone, Copy)]
+enum LevelRounding {
+    /// It is limited, then rounded.
+    Limited { max: f32 },
+    /// It is rounded, then limited; it is below 2²².
+    Rounded { max: f32 },
+    /// It is rounded as ggml does, which wraps from 2²², then limited.
+    Wrapping { max: i32 },
+}
+
+impl LevelRounding {
+    #[inline(always)]
+    fn of(self, quotient: f32) -> f32 {
+        match self {
+            LevelRounding::Limited { max } => limited_level(quotient, max),
+            LevelRounding::Rounded { max } => limited(rounded(quotient), 0.0, max),
+            LevelRounding::Wrapping { max } => nearest_int(quotient).clamp(0, max) as f32,
+        }
+    }
+}
+
+/// NaN becomes 0.
+#[inline(always)]
+fn limited_level(quotient: f32, max: f32) -> f32 {
+    let positive = if quotient > 0.0 { quotient } else { 0.0 };
+    rounded(if positive < max { positive } else { max })
+}
+
+/// Candidates for the scale of a group with a minimum.
+struct Batch {
+    /// Levels for each unit above the minimum.
+    inverses: [f32; LANES],
+    levels: LevelRounding,
+    /// The scale and the minimum that suit the levels best, and the weighted error with them.
+    scales: [f32; LANES],
+    mins: [f32; LANES],
+    errors: [f32; LANES],
+    /// Whether the levels determine scale and minimum.
+    is_solvable: [bool; LANES],
+}
+
+impl Batch {
+    /// Finds scales, minima and errors. `min` is the current minimum.
+    #[inline(always)]
+    fn measure<const N: usize>(
+        &mut self,
+        absolute_errors: bool,
+        x: &[f32; N],
+        weights: &[f32; N],
+        (sum_w, sum_x, min): (f32, f32, f32),
+        level: impl Fn(f32) -> f32,
+    ) {
+        let (mut sum_l, mut sum_ll, mut sum_xl) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
+        for (&x, &w) in x.iter().zip(weights) {
+            let above = x - min;
+            for lane in 0..LANES {
+                let l = level(self.inverses[lane] * above);
+                let wl = w * l;
+                sum_l[lane] += wl;
+                sum_ll[lane] += wl * l;
+                sum_xl[lane] += wl * x;
+            }
+        }
+        for lane in 0..LANES {
+            let determinant = sum_w * sum_ll[lane] - sum_l[lane] * sum_l[lane];
+            let mut scale = (sum_w * sum_xl[lane] - sum_x * sum_l[lane]) / determinant;
+            let mut new_min = (sum_ll[lane] * sum_x - sum_l[lane] * sum_xl[lane]) / determinant;
+            if new_min > 0.0 {
+                new_min = 0.0;
+                scale = sum_xl[lane] / sum_ll[lane];
+            }
+            self.is_solvable[lane] = determinant > 0.0;
+            (self.scales[lane], self.mins[lane]) = (scale, new_min);
+        }
+        for (&x, &w) in x.iter().zip(weights) {
+            let above = x - min;
+            for lane in 0..LANES {
+                let l = level(self.inverses[lane] * above);
+                let difference = self.scales[lane] * l + self.mins[lane] - x;
+                let loss = if absolute_errors { difference.abs() } else { difference * difference };
+                self.errors[lane] += w * loss;
+            }
+        }
     }
 }
 
 /// Finds levels from 0 to `max_level` for non-negative elements. Returns their scale.
+#[inline(always)]
 pub(super) fn positive<const N: usize>(
     x: &[f32; N],
     weights: &[f32; N],

@@ -1,5 +1,6 @@
 //! The table of ggml's block types with their encoders and decoders.
 
+use crate::quantization::kernels::{Loop, run_loop};
 use crate::quantization::ggml::{fp4, iq1, iq2, iq3, iq4, k_quants, legacy, ternary};
 use crate::tensor::BlockType;
 
@@ -14,10 +15,11 @@ pub enum ImportanceUse {
     Required,
 }
 
-/// Decodes one block. Both slices have the lengths of the type.
+/// Decodes blocks. The second slice has their number of elements.
 type Decode = fn(&[u8], &mut [f32]);
 
-/// Quantizes a row of whole blocks and appends them, given the importance of the elements.
+/// Quantizes a row of whole blocks and appends them, given the importance of the elements. Without
+/// importance, all blocks are independent and several rows may be quantized at once.
 type Quantize = fn(&[f32], Option<&[f32]>, &mut Vec<u8>);
 
 /// The encoder and decoder of a type.
@@ -28,23 +30,69 @@ pub(crate) struct Codec {
     pub quantize: Option<(Quantize, ImportanceUse)>,
 }
 
+/// Decodes blocks of `BYTES` bytes and `ELEMENTS` elements.
+struct DecodeBlocks<'a, const BYTES: usize, const ELEMENTS: usize, F> {
+    blocks: &'a [[u8; BYTES]],
+    out: &'a mut [[f32; ELEMENTS]],
+    decode: F,
+}
+
+impl<const BYTES: usize, const ELEMENTS: usize, F> Loop for DecodeBlocks<'_, BYTES, ELEMENTS, F>
+where
+    F: Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (block, out) in self.blocks.iter().zip(self.out) {
+            (self.decode)(block, out);
+        }
+    }
+}
+
+/// Quantizes a row. The sums of all types run from left to right: most types try several scales
+/// side by side, in vectors.
+struct QuantizeRow<'a, F> {
+    row: &'a [f32],
+    importance: Option<&'a [f32]>,
+    out: &'a mut Vec<u8>,
+    quantize: F,
+}
+
+impl<F: Fn(&[f32], Option<&[f32]>, &mut Vec<u8>)> Loop for QuantizeRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        (self.quantize)(self.row, self.importance, self.out);
+    }
+}
+
 /// Returns the codec of a type; `None` for types that were removed from ggml or that it cannot
 /// decode.
 pub(crate) fn codec(block: BlockType) -> Option<Codec> {
     use ImportanceUse::{Ignored, Optional, Required};
-    /// Wraps a decoder of arrays as a decoder of slices.
+    /// Wraps a decoder of one block.
     macro_rules! decoder {
         ($decode:path) => {
-            |block: &[u8], out: &mut [f32]| {
-                if let (Ok(block), Ok(out)) = (block.try_into(), out.try_into()) {
-                    $decode(block, out);
-                }
+            |blocks: &[u8], out: &mut [f32]| {
+                let (blocks, out) = (blocks.as_chunks().0, out.as_chunks_mut().0);
+                run_loop(DecodeBlocks { blocks, out, decode: $decode });
             }
         };
     }
     macro_rules! codec {
         ($decode:path, $quantize:path, $importance:expr) => {
-            Codec { decode: decoder!($decode), quantize: Some(($quantize, $importance)) }
+            Codec {
+                decode: decoder!($decode),
+                quantize: Some((
+                    |row, importance, out| {
+                        run_loop(QuantizeRow { row, importance, out, quantize: $quantize })
+                    },
+                    $importance,
+                )),
+            }
         };
     }
     Some(match block {

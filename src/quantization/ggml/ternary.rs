@@ -8,6 +8,7 @@ const POWERS_OF_3: [u8; 5] = [1, 3, 9, 27, 81];
 
 /// Returns the byte of element `e` of a block of TQ1_0, and the position of its digit. Bytes 0 to
 /// 31 and 32 to 47 hold five elements each, bytes 48 to 51 four.
+#[inline(always)]
 fn tq1_0_place(e: usize) -> (usize, usize) {
     match e {
         0..160 => (e % 32, e / 32),
@@ -16,6 +17,7 @@ fn tq1_0_place(e: usize) -> (usize, usize) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_tq1_0(block: &[u8; 54], out: &mut [f32; SUPER_BLOCK]) {
     let d = half(block[52], block[53]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -25,6 +27,7 @@ pub(super) fn decode_tq1_0(block: &[u8; 54], out: &mut [f32; SUPER_BLOCK]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; SUPER_BLOCK]) {
     let d = half(block[64], block[65]);
     for (e, out) in out.iter_mut().enumerate() {
@@ -34,12 +37,14 @@ pub(super) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; SUPER_BLOCK]) {
 }
 
 /// Returns the levels 0, 1 and 2 of a block's elements, and their scale.
+#[inline(always)]
 fn levels(x: &[f32; SUPER_BLOCK]) -> (f32, [u8; SUPER_BLOCK]) {
     let d = absmax(x);
     let inverse = inverse_or_zero(d);
     (d, x.map(|x| ((x * inverse).round() as i32 + 1) as u8))
 }
 
+#[inline(always)]
 pub(super) fn quantize_tq1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<SUPER_BLOCK>(row, None, |x, _| {
         let (d, levels) = levels(x);
@@ -55,6 +60,7 @@ pub(super) fn quantize_tq1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
     });
 }
 
+#[inline(always)]
 pub(super) fn quantize_tq2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
     for_each_block::<SUPER_BLOCK>(row, None, |x, _| {
         let (d, levels) = levels(x);

@@ -19,9 +19,6 @@ pub(crate) struct BlockTensor {
 /// Decodes one block into its elements.
 type Decode = fn(&[u8], &mut [f32]);
 
-/// Number of elements in the largest block type.
-const MAX_BLOCK_ELEMENTS: usize = 256;
-
 impl BlockTensor {
     /// Returns `None` for a block type that is known by name only and not decoded.
     pub(crate) fn new(stored: StoredId, block: BlockType) -> Option<BlockTensor> {
@@ -56,20 +53,14 @@ impl PackedFormat for BlockTensor {
     ) -> Result<()> {
         let mut stored = Vec::new();
         reader.stored_into(self.stored, self.bytes_of(&range), &mut stored)?;
+        let elements = self.block.elements();
+        let mut values = vec![0f32; stored.len() / self.block.bytes() as usize * elements as usize];
+        (self.decode)(&stored, &mut values);
+        let first = range.start / elements * elements;
+        let (from, to) = (range.start - first, range.end.saturating_sub(first));
         out.clear();
-        out.reserve((range.end.saturating_sub(range.start) * 4) as usize);
-        let mut values = [0f32; MAX_BLOCK_ELEMENTS];
-        let values = values.get_mut(..self.block.elements() as usize).unwrap_or_default();
-        let mut first = range.start / self.block.elements() * self.block.elements();
-        for block in stored.chunks_exact(self.block.bytes() as usize) {
-            (self.decode)(block, values);
-            let from = range.start.saturating_sub(first) as usize;
-            let to = (range.end - first).min(values.len() as u64) as usize;
-            for value in values.get(from..to).unwrap_or_default() {
-                out.extend_from_slice(&value.to_le_bytes());
-            }
-            first += values.len() as u64;
-        }
+        let wanted = values.get(from as usize..to as usize).unwrap_or_default();
+        out.extend(wanted.iter().flat_map(|value| value.to_le_bytes()));
         Ok(())
     }
 }
