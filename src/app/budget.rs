@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::plan::budget::{Choice, Curve, Point, shared_options};
 use crate::plan::composition;
 use crate::plan::gguf_baseline::{MixPoint, mix_points};
-use crate::plan::gguf_mix::GgufMix;
+use crate::plan::gguf_mix::{GgufMix, f16_mark};
 use crate::plan::target::Container;
 use crate::quantization::{QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
@@ -49,6 +49,8 @@ pub struct Budget {
     /// The mix whose size the user selected; `None` after any other movement.
     named: Option<GgufMix>,
     choosable: HashSet<TensorId>,
+    /// Tensors that become F16, because no block divides their rows.
+    halves: HashSet<TensorId>,
 }
 
 /// Why there is no budget to choose.
@@ -89,6 +91,7 @@ impl Budget {
             mixes: Vec::new(),
             named: None,
             choosable: HashSet::new(),
+            halves: HashSet::new(),
         };
         budget.compute_curve(model);
         if budget.tensors == 0 {
@@ -108,7 +111,14 @@ impl Budget {
         let mut own = Some(0.0);
         let mut options = Vec::new();
         let units = model.rules().units();
-        let quantizable = model.checkpoint.ids().filter(|&id| model.quantizable(id));
+        let quantizable = || model.checkpoint.ids().filter(|&id| model.quantizable(id));
+        // Tensors that become F16 have that size at every point.
+        self.halves = quantizable().filter(|&id| model.becomes_f16(id)).collect();
+        for &id in self.halves.iter().filter(|&&id| !self.before.is_marked(id)) {
+            let (float, half) = (model.checkpoint.tensor(id).bytes, model.bytes(id, f16_mark().scheme));
+            fixed = fixed.saturating_sub(float).saturating_add(half);
+        }
+        let quantizable = quantizable().filter(|id| !self.halves.contains(id));
         for unit in units.grouped(quantizable) {
             let Some(shared) = self.options_of(model, &unit) else {
                 let waits = unit.iter().filter(|&&id| model.is_waiting(id)).count();
@@ -330,6 +340,7 @@ impl Budget {
         for (id, quantizer) in self.before.iter().filter(|(id, _)| !self.choosable.contains(id)) {
             plan.mark(id, quantizer);
         }
+        self.halves.iter().for_each(|&id| plan.mark(id, f16_mark()));
         plan
     }
 

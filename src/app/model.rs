@@ -9,6 +9,7 @@ use crate::checkpoint::{Checkpoint, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
 use crate::plan::experts::ExpertLayers;
+use crate::plan::gguf_mix::{becomes_f16, f16_mark};
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::target::Container;
 use crate::plan::{
@@ -191,8 +192,16 @@ impl Model {
 
     /// Why a tensor cannot have a scheme in the target's format, if it cannot.
     pub fn scheme_obstacle(&self, id: TensorId, scheme: QuantizationScheme) -> Option<String> {
+        if self.becomes_f16(id) {
+            return None;
+        }
         let container = self.plan.target.container();
         container.scheme_obstacle(scheme, &self.checkpoint.tensor(id).shape)
+    }
+
+    /// Whether a mark makes the tensor F16, as in llama.cpp: no block type of GGUF divides its rows.
+    pub fn becomes_f16(&self, id: TensorId) -> bool {
+        self.container() == Container::Gguf && becomes_f16(&self.checkpoint, id)
     }
 
     /// The largest magnitudes of tensors that share a global scale, as far as they are measured.
@@ -255,6 +264,7 @@ impl Model {
         let obstructed = |scheme| container.scheme_obstacle(scheme, shape).is_some();
         let undivided = container == Container::Gguf
             && self.rules.eligibility(&self.checkpoint, id) == Eligibility::ByDefault
+            && !becomes_f16(&self.checkpoint, id)
             && container.schemes().into_iter().all(obstructed);
         undivided.then(|| Reason::Columns { columns: shape.row_len(), group: GGUF_BLOCK })
     }
@@ -330,6 +340,9 @@ impl Model {
     /// The quantizer of a scheme if nothing else is chosen: scales learned by quantization-aware
     /// training if the scheme can use them, otherwise the usual calibration.
     pub fn default_quantizer(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
+        if self.becomes_f16(id) {
+            return f16_mark();
+        }
         effective_quantizer(&self.checkpoint, id, Quantizer { scheme, ..self.quantizer() })
     }
 
@@ -356,6 +369,9 @@ impl Model {
     fn computed_sqnr(&self, id: TensorId) -> Sqnr {
         if self.checkpoint.packed_format(id).is_some() && self.measurement(id).metrics().is_some() {
             return Sqnr::Stored;
+        }
+        if self.becomes_f16(id) && !matches!(self.measurement(id), Measurement::Unreadable(_)) {
+            return Sqnr::F16;
         }
         Sqnr::of(self.measurement(id), self.quantizer_of(id))
     }

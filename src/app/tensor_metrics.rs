@@ -216,6 +216,8 @@ pub enum Sqnr {
     Impossible,
     /// Its shape does not fit the scheme.
     DoesNotFit,
+    /// It becomes F16, because no block divides its rows.
+    F16,
     /// The tensor could not be read.
     Unreadable,
     /// The tensor is stored quantized; the file does not contain its error.

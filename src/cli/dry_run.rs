@@ -5,6 +5,8 @@ use crate::cli::error::Error;
 use crate::cli::options::WorkArgs;
 use crate::cli::scan::Scan;
 use crate::export::{Comparison, OutputPlan, Receipt, Request, Task, VerifiedAgainst};
+use crate::plan::gguf_mix::becomes_f16;
+use crate::plan::target::Container;
 use crate::quantization::{AnalysisSpec, Quantizer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +19,13 @@ pub(super) fn predict(
     work: &WorkArgs,
 ) -> Result<Receipt, Error> {
     let output_plan = OutputPlan::new(checkpoint, request)?;
-    let mut quantized = Vec::new();
+    let (mut quantized, mut halves) = (Vec::new(), 0);
     if let Task::Quantize { plan, format } = &request.task {
-        let marked: Vec<_> = plan.iter().collect();
+        // A tensor that becomes F16 is not quantized.
+        let is_quantized =
+            |id| format.container() != Container::Gguf || !becomes_f16(checkpoint, id);
+        let marked: Vec<_> = plan.iter().filter(|(id, _)| is_quantized(*id)).collect();
+        halves = plan.len() - marked.len();
         let mut distinct: Vec<Quantizer> = Vec::new();
         for (_, quantizer) in &marked {
             if !distinct.contains(quantizer) {
@@ -52,7 +58,7 @@ pub(super) fn predict(
         files: output_plan.files.len(),
         before: checkpoint.total_bytes(),
         written: output_plan.bytes(),
-        unchanged: checkpoint.tensors().len().saturating_sub(quantized.len()),
+        unchanged: checkpoint.tensors().len().saturating_sub(quantized.len() + halves),
         quantized,
         dequantized: 0,
         texts: output_plan.texts.len(),

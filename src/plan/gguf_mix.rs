@@ -6,6 +6,7 @@
 
 use crate::checkpoint::{Checkpoint, Content};
 use crate::plan::rules::kept_part;
+use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{BlockType, FloatType, Shape, TensorId};
 use std::fmt;
 use std::str::FromStr;
@@ -281,6 +282,12 @@ pub(crate) fn becomes_f16(checkpoint: &Checkpoint, id: TensorId) -> bool {
     let is_other_float = tensor.dtype.float().is_some_and(|float| float != FloatType::F16);
     let is_plain = matches!(checkpoint.content(id), Content::Plain(_));
     !divided && is_other_float && is_plain && is_quantized(&tensor.name, &tensor.shape)
+}
+
+/// The mark of a tensor that becomes F16.
+pub(crate) fn f16_mark() -> Quantizer {
+    let scheme = QuantizationScheme::Ggml(BlockType::Q8_0);
+    Quantizer { calibration: Calibration::MinMax, scheme }
 }
 
 /// The rules of a mix on one model; tensors must be asked for in the order of layers.

@@ -211,6 +211,7 @@ impl CellPainter<'_> {
                 String::new()
             }
             (_, Some(reason)) if !marked => reason.word().to_owned(),
+            (Sqnr::F16, _) => "f16".to_owned(),
             _ => scheme_text(app.model.quantizer_of(id)),
         };
         Cells {
@@ -365,6 +366,7 @@ impl CellPainter<'_> {
             }
             Sqnr::Impossible => word("no scale", theme.bad),
             Sqnr::DoesNotFit => Line::styled("does not fit", theme.dim),
+            Sqnr::F16 => Line::styled("becomes F16", theme.dim),
             Sqnr::Unreadable => Line::styled("unreadable", theme.bad),
             Sqnr::Waiting => match self.app.calibration {
                 CalibrationState::Running { .. } => word("…", theme.faint),

@@ -167,6 +167,18 @@ fn overview(
     if let Some(layout) = app.model.checkpoint.packed_format(id) {
         return stored(buf, second, app, id, &layout.name(), theme);
     }
+    if app.model.becomes_f16(id) {
+        let columns = app.model.checkpoint.tensor(id).shape.row_len();
+        let size = bytes(app.model.bytes(id, scheme));
+        let why = format!(
+            "A mark makes it F16 ({size}), as llama.cpp does: its {columns} columns are not a multiple of 32."
+        );
+        widgets::line(buf, second, 0, &Line::styled("F16", theme.dim));
+        for (y, row) in (1..).zip(wrap(&why, BLOCK_WIDTH.into())) {
+            widgets::line(buf, second, y, &Line::raw(row));
+        }
+        return;
+    }
     let title = match quantizer.calibration {
         quantization::Calibration::MinMax => {
             format!("{}, weight error", typed_scheme_name(scheme))

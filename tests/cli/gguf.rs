@@ -46,6 +46,40 @@ fn a_budget_chooses_block_types() {
     stdout(&["verify", path, "--against", &source]);
 }
 
+/// A dry run lists what is quantized, with the size that is written. Rows that no block divides
+/// become F16, which is not quantized.
+#[test]
+fn a_dry_run_counts_f16_as_a_save_does() {
+    let directory = tempdir().expect("a directory");
+    let out = directory.path().join("out.gguf");
+    let source = data("gguf/synth-a32.gguf");
+    for options in [&["--scheme", "q4_K"][..], &["--scheme", "Q4_K_M"], &["--max-bytes", "20kB"]] {
+        let path = out.to_str().expect("text");
+        let save = [&["quantize", &source, "-o", path, "--force", "--for", "llama.cpp"], options];
+        let save = save.concat();
+        let dry = json(&[&save[..], &["--dry-run"]].concat());
+        let receipt = json(&save);
+        for key in ["unchanged", "dequantized", "bytes_written"] {
+            assert_eq!(dry[key], receipt[key], "{key} {options:?}");
+        }
+        let names = |receipt: &serde_json::Value| -> Vec<String> {
+            let list = receipt["quantized"].as_array().expect("a list").iter();
+            let mut names: Vec<_> = list.map(|one| one["tensor"].to_string()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&dry), names(&receipt), "{options:?}");
+        assert!(!names(&dry).iter().any(|name| name.contains("odd")), "{options:?}");
+        let mixes = dry["mixes"].as_array().into_iter().flatten();
+        for mix in mixes.filter(|mix| ["Q8_0", "Q4_K_M"].contains(&mix["name"].as_str().unwrap_or(""))) {
+            let name = mix["name"].as_str().expect("a name");
+            stdout(&["quantize", &source, "-o", path, "--force", "--scheme", name]);
+            let written = Checkpoint::open(&out).expect("opens").total_bytes();
+            assert_eq!(mix["bytes"].as_u64(), Some(written), "{name}");
+        }
+    }
+}
+
 #[test]
 fn an_output_that_ends_in_gguf_is_gguf() {
     let directory = tempdir().expect("a directory");

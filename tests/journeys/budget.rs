@@ -1,7 +1,7 @@
 //! The budget: the schemes of the target, whole fusion units, and typed sizes.
 
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA, in_repository};
-use crate::support::json;
+use crate::support::{json, stdout};
 use quantscope::app::overlay::Overlay;
 use quantscope::checkpoint::Checkpoint;
 use quantscope::quantization::QuantizationScheme;
@@ -145,7 +145,7 @@ fn a_gguf_without_a_target_is_shown_as_it_is_saved() {
     driver.press("a");
     let marked: Vec<_> = driver.app.model.plan().iter().collect();
     let odd = driver.app.model.checkpoint.find("blk.0.odd.weight").expect("there");
-    assert!(marked.len() == 4 && !driver.app.model.is_marked(odd), "{}", driver.screen());
+    assert!(marked.len() == 5 && driver.app.model.is_marked(odd), "{}", driver.screen());
     driver.press("s Ctrl-u");
     driver.type_text("out.gguf");
     driver.press("Enter");
@@ -236,15 +236,38 @@ fn mixes_of_llama_cpp_are_beside_the_curve() {
     driver.expect_not("the optimum");
 }
 
-/// llama.cpp leaves rows that no block divides; the row says so, and saving does not refuse.
+/// llama.cpp makes rows that no block divides F16. The screen shows that, and saves the same file as
+/// the command line.
 #[test]
-fn rows_that_no_block_divides_are_not_offered() {
-    let mut driver = Driver::open(GGUF);
-    choose_target(&mut driver, "llama.cpp");
-    driver.press("a");
-    driver.expect("● 4 tensors marked");
-    let row = driver.table().into_iter().find(|row| row.contains("odd")).expect("its row");
-    assert!(row.contains("columns") && !row.contains('●'), "{row}");
-    driver.press("s Enter");
-    driver.expect("Saved and verified");
+fn rows_that_no_block_divides_become_f16() {
+    for budget in [false, true] {
+        let mut driver = Driver::open(GGUF);
+        choose_target(&mut driver, "llama.cpp");
+        let odd = driver.app.model.checkpoint.find("blk.0.odd.weight").expect("there");
+        let bytes = driver.app.model.checkpoint.tensor(odd).bytes;
+        let row = |driver: &Driver| {
+            driver.table().into_iter().find(|row| row.contains("odd")).expect("its row")
+        };
+        assert!(row(&driver).contains("becomes F16"), "{}", row(&driver));
+        driver.press(if budget { "b Home Enter" } else { "a" });
+        assert!(driver.app.model.is_marked(odd), "{}", driver.screen());
+        assert!(row(&driver).contains("becomes F16"), "{}", row(&driver));
+        let shown = driver.app.model.totals().after;
+        driver.press("s Ctrl-u");
+        driver.type_text("out.gguf");
+        driver.press("Enter");
+        driver.expect("Saved and verified");
+        let path = driver.path("out.gguf");
+        let saved = Checkpoint::open(&path).expect("opens");
+        let there = saved.tensor(saved.find("blk.0.odd.weight").expect("there"));
+        assert_eq!((there.dtype.name(), there.bytes * 2), ("F16", bytes));
+        assert_eq!(saved.total_bytes(), shown);
+        if !budget {
+            let out = driver.path("other.gguf");
+            let out = out.to_str().expect("text");
+            stdout(&["quantize", &in_repository(GGUF), "-o", out, "--for", "llama.cpp"]);
+            let files = [path.to_str().expect("text"), out].map(|path| std::fs::read(path).ok());
+            assert!(files[0].is_some() && files[0] == files[1]);
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use crate::app::model::Model;
 use crate::app::tensor_metrics::Measurement;
+use crate::plan::gguf_mix::{becomes_f16, f16_mark};
+use crate::plan::target::Container;
 use crate::plan::{Plan, default_calibration, effective_quantizer};
 use crate::quantization::{AnalysisSpec, Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
@@ -29,7 +31,14 @@ impl Model {
     /// The quantizer of a new mark on each tensor.
     fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
         let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
-        move |id| effective_quantizer(&checkpoint, id, quantizer)
+        let is_gguf = self.container() == Container::Gguf;
+        move |id| {
+            if is_gguf && becomes_f16(&checkpoint, id) {
+                f16_mark()
+            } else {
+                effective_quantizer(&checkpoint, id, quantizer)
+            }
+        }
     }
 
     /// Marks tensors. Returns whether that changed the plan.
@@ -79,8 +88,13 @@ impl Model {
     pub fn mark_as(&mut self, ids: &[TensorId], scheme: QuantizationScheme) -> bool {
         let checkpoint = self.checkpoint.clone();
         let calibration = default_calibration(&checkpoint);
+        let is_gguf = self.container() == Container::Gguf;
         self.change(|plan| {
             for &id in ids {
+                if is_gguf && becomes_f16(&checkpoint, id) {
+                    plan.mark(id, f16_mark());
+                    continue;
+                }
                 let usual = |scheme| {
                     effective_quantizer(&checkpoint, id, Quantizer { calibration, scheme })
                 };

@@ -214,7 +214,7 @@ impl Sort {
                 Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
                 Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
                 // Vectors, norms and embeddings do not hide the weights.
-                Sqnr::DoesNotFit => (3, 0.0),
+                Sqnr::DoesNotFit | Sqnr::F16 => (3, 0.0),
                 Sqnr::Decibels(db) if !model.quantizable(id) => (2, directed(db).1),
                 Sqnr::Decibels(db) => directed(db),
                 Sqnr::Waiting => (4, 0.0),

@@ -6,6 +6,7 @@ use crate::cli::activations::{ActivationScheme, Outputs};
 use crate::cli::budget_choices::BudgetChoices;
 use crate::cli::error::{Error, UsageError};
 use crate::cli::quantize::args::Quantize;
+use crate::cli::quantize::gguf::saved_by_f16;
 use crate::export::OutputFormat;
 use crate::plan::Plan;
 use crate::plan::budget::{self, Choice, Curve};
@@ -16,16 +17,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Quantize {
-    /// Returns the choices of the budget.
+    /// Returns the choices of the budget. Of `others`, the tensors of a GGUF whose rows no block
+    /// divides are counted as F16.
     pub(super) fn choices(
         &self,
         checkpoint: &Arc<Checkpoint>,
         format: OutputFormat,
         rules: &TargetRules,
         outcomes: &[(TensorId, Vec<Outcome>)],
+        others: &[TensorId],
     ) -> Result<BudgetChoices, Error> {
         let chosen_from: u64 = outcomes.iter().map(|(id, _)| checkpoint.tensor(*id).bytes).sum();
-        let fixed = checkpoint.total_bytes().saturating_sub(chosen_from);
+        let saved = match format {
+            OutputFormat::Gguf => saved_by_f16(checkpoint, others),
+            _ => 0,
+        };
+        let fixed = checkpoint.total_bytes().saturating_sub(chosen_from).saturating_sub(saved);
         let outputs = self.outputs(checkpoint, format, outcomes)?;
         let mode = match (format, self.activation_scheme) {
             (OutputFormat::Int8, ActivationScheme::Dynamic) => ActivationMode::Dynamic,

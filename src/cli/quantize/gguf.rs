@@ -6,12 +6,13 @@ use crate::cli::error::{Error, UsageError};
 use crate::cli::quantize::args::Quantize;
 use crate::export::OutputFormat;
 use crate::plan::gguf_baseline::MixPoint;
-use crate::plan::gguf_mix::{GgufMix, becomes_f16};
+use crate::plan::gguf_mix::{GgufMix, becomes_f16, f16_mark};
 use crate::plan::rules::TargetRules;
+use crate::plan::target::Container;
 use crate::plan::{Plan, SelectionError};
 use crate::quantization::ggml::{Importance, ImportanceUse, importance_use};
 use crate::quantization::{Calibration, ErrorDetail, QuantizationScheme, Quantizer};
-use crate::tensor::{BlockType, TensorId};
+use crate::tensor::TensorId;
 use std::sync::Arc;
 
 impl Quantize {
@@ -69,20 +70,29 @@ impl Quantize {
         let tensors: Vec<TensorId> = checkpoint.ids().filter(by_default).collect();
         let schemes = schemes_with_mix(checkpoint, mix, importance);
         let mut outcomes =
-            self.measure(checkpoint, format, tensors, schemes, detail, importance)?;
+            self.measure(checkpoint, format, tensors.clone(), schemes, detail, importance)?;
         outcomes.retain(|(_, found)| found.iter().all(|outcome| outcome.result.is_ok()));
         outcomes.sort_by_key(|(id, _)| *id);
-        let choices = self.choices(checkpoint, format, rules, &outcomes)?;
+        let choices = self.choices(checkpoint, format, rules, &outcomes, &tensors)?;
         let mut points = choices.mix_points(checkpoint, importance);
         points.retain(|point| point.mix == mix);
         Ok(points)
     }
 }
 
+/// The bytes that tensors lose which llama.cpp stores as F16.
+pub(super) fn saved_by_f16(checkpoint: &Checkpoint, tensors: &[TensorId]) -> u64 {
+    let halves = tensors.iter().filter(|&&id| becomes_f16(checkpoint, id));
+    let sizes = halves.map(|&id| {
+        let tensor = checkpoint.tensor(id);
+        tensor.bytes.saturating_sub(Container::Gguf.bytes(f16_mark().scheme, tensor))
+    });
+    sizes.sum()
+}
+
 /// Marks the tensors that llama.cpp stores as F16 since no block divides their rows.
 pub(super) fn mark_f16(checkpoint: &Checkpoint, tensors: &[TensorId], plan: &mut Plan) {
-    let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(BlockType::Q8_0));
     for &id in tensors.iter().filter(|&&id| becomes_f16(checkpoint, id)) {
-        plan.mark(id, Quantizer { calibration, scheme });
+        plan.mark(id, f16_mark());
     }
 }

@@ -99,7 +99,7 @@ impl Quantize {
         outcomes.sort_by_key(|(id, _)| *id);
         self.keep_units_whole(checkpoint, rules, &refused, &mut outcomes, &mut warnings);
         let (mut plan, mixes) = if self.has_budget() {
-            let choices = self.choices(checkpoint, format, rules, &outcomes)?;
+            let choices = self.choices(checkpoint, format, rules, &outcomes, &refused)?;
             warnings.extend(self.max_bytes.and_then(reserve));
             let mixes = match format {
                 OutputFormat::Gguf => choices.mix_points(checkpoint, importance),

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::defaults::effective_quantizer;
+use crate::plan::gguf_mix::becomes_f16;
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
@@ -129,6 +130,7 @@ impl TargetRules {
         let undivided: Vec<(TensorId, String)> = fitted
             .plan
             .iter()
+            .filter(|&(id, _)| container != Container::Gguf || !becomes_f16(checkpoint, id))
             .filter_map(|(id, quantizer)| {
                 let shape = &checkpoint.tensor(id).shape;
                 Some((id, container.scheme_obstacle(quantizer.scheme, shape)?))

@@ -200,6 +200,15 @@ formats! {
             }
             _ => preset_obstacle(scheme, shape),
         },
+        // Rows that no block divides become F16.
+        bytes: |scheme, tensor, scale_bytes| match scheme {
+            QuantizationScheme::Ggml(block)
+                if block.fitting(tensor.shape.row_len()).is_none() =>
+            {
+                tensor.shape.elements() * FloatType::F16.size() as u64
+            }
+            _ => scheme.bytes(&tensor.shape, scale_bytes),
+        },
         ..FormatFacts::SAFETENSORS
     };
     [Container::ComfyUi] FormatFacts {
