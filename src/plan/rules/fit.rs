@@ -2,7 +2,6 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::defaults::effective_quantizer;
-use crate::plan::gguf_mix::becomes_f16;
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::rules::eligibility::{Eligibility, Reason};
@@ -10,7 +9,7 @@ use crate::plan::rules::rules::TargetRules;
 use crate::plan::schemes::{dividing_block, fitting_presets};
 use crate::plan::target::{Container, LinearScheme};
 use crate::quantization::{Preset, QuantizationScheme, Quantizer, Rounding};
-use crate::tensor::TensorId;
+use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::counted;
 use std::collections::BTreeSet;
 
@@ -127,10 +126,16 @@ impl TargetRules {
     /// Removes marks whose scheme does not divide the tensor, and the rest of their units.
     fn unmark_undivided(&self, checkpoint: &Checkpoint, fitted: &mut FittedPlan) {
         let container = self.target().container();
+        // llama.cpp makes them F16.
+        let becomes_f16 = |id: TensorId, quantizer: Quantizer| {
+            let float = checkpoint.tensor(id).dtype.float();
+            let is_other_float = float.is_some_and(|float| float != FloatType::F16);
+            container == Container::Gguf && quantizer.scheme.ggml().is_some() && is_other_float
+        };
         let undivided: Vec<(TensorId, String)> = fitted
             .plan
             .iter()
-            .filter(|&(id, _)| container != Container::Gguf || !becomes_f16(checkpoint, id))
+            .filter(|&(id, quantizer)| !becomes_f16(id, quantizer))
             .filter_map(|(id, quantizer)| {
                 let shape = &checkpoint.tensor(id).shape;
                 Some((id, container.scheme_obstacle(quantizer.scheme, shape)?))
