@@ -1,8 +1,6 @@
 //! Ranges of a weight's output channels, and their elements quantized with one quantizer.
 
-use crate::quantization::ggml::{
-    ChunkMemory, RowImportance, dequantize_blocks, quantize_part,
-};
+use crate::quantization::ggml::{ChunkMemory, RowImportance, dequantize_blocks, quantize_part};
 use crate::quantization::kernels::{Quantization, round_one};
 use crate::quantization::{
     GroupScales, NotQuantizable, Preset, PresetCoder, PresetGroup, QatScales, QuantizationScheme,

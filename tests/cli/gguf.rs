@@ -71,7 +71,9 @@ fn a_dry_run_counts_f16_as_a_save_does() {
         assert_eq!(names(&dry), names(&receipt), "{options:?}");
         assert!(!names(&dry).iter().any(|name| name.contains("odd")), "{options:?}");
         let mixes = dry["mixes"].as_array().into_iter().flatten();
-        for mix in mixes.filter(|mix| ["Q8_0", "Q4_K_M"].contains(&mix["name"].as_str().unwrap_or(""))) {
+        for mix in
+            mixes.filter(|mix| ["Q8_0", "Q4_K_M"].contains(&mix["name"].as_str().unwrap_or("")))
+        {
             let name = mix["name"].as_str().expect("a name");
             stdout(&["quantize", &source, "-o", path, "--force", "--scheme", name]);
             let written = Checkpoint::open(&out).expect("opens").total_bytes();

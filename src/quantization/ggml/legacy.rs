@@ -2,8 +2,8 @@
 //! Q5_1 and Q8_0.
 
 use crate::quantization::ggml::arithmetic::{
-    absmax, bounds, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble, pack_nibbles, sum,
-    sum_of_squares, weigh,
+    absmax, bounds, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble,
+    pack_nibbles, sum, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::{MinSearch, symmetric};
 

@@ -1,7 +1,7 @@
 //! The table of ggml's block types with their encoders and decoders.
 
-use crate::quantization::kernels::{Loop, run_loop};
 use crate::quantization::ggml::{fp4, iq1, iq2, iq3, iq4, k_quants, legacy, ternary};
+use crate::quantization::kernels::{Loop, run_loop};
 use crate::tensor::BlockType;
 
 /// How a type uses the importance of elements.
