@@ -22,6 +22,7 @@ pub(crate) mod keymap;
 pub mod keys;
 mod meter;
 mod model;
+mod name_shapes;
 pub mod open_model;
 pub mod outputs;
 pub mod overlay;

@@ -3,9 +3,10 @@
 mod marks;
 
 use crate::activations::OutputError;
+use crate::app::name_shapes::NameShapes;
 use crate::app::outputs::Outputs;
 use crate::app::tensor_metrics::{Cost, Measurement, SCHEMES, Sqnr, TensorMetrics};
-use crate::checkpoint::{Checkpoint, Format, ReadError};
+use crate::checkpoint::{Checkpoint, Content, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
 use crate::plan::experts::ExpertLayers;
@@ -24,7 +25,7 @@ use crate::tensor::{FloatType, TensorId};
 use crate::text::names;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The SQNRs of the marked tensors that are measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -77,6 +78,10 @@ pub struct Model {
     schemes: Vec<QuantizationScheme>,
     /// Whether a tensor has floats of 16 bits.
     has_half_floats: bool,
+    /// Whether the checkpoint holds quantized tensors.
+    holds_quantized: bool,
+    /// The names by shape, for filters; computed when the first one is typed.
+    name_shapes: OnceLock<NameShapes>,
     /// The limits between ratings.
     pub thresholds: Thresholds,
     /// The scheme of new marks, and of tensors that are not marked.
@@ -122,6 +127,8 @@ impl Model {
             matches!(float, Some(FloatType::F16 | FloatType::BF16))
         };
         let has_half_floats = checkpoint.ids().any(is_half);
+        let is_packed = |id| matches!(checkpoint.content(id), Content::Packed(_));
+        let holds_quantized = checkpoint.ids().any(is_packed);
         let mut model = Model {
             experts: ExpertLayers::of(&checkpoint),
             checkpoint,
@@ -131,6 +138,8 @@ impl Model {
             eligibility: Vec::new(),
             schemes: SCHEMES.to_vec(),
             has_half_floats,
+            holds_quantized,
+            name_shapes: OnceLock::new(),
             thresholds: Thresholds::default(),
             scheme,
             plan: Plan::default(),
@@ -147,6 +156,17 @@ impl Model {
         model.update_eligibility();
         model.update_sqnrs();
         model
+    }
+
+    /// Whether writing the checkpoint as floats to safetensors would change anything.
+    pub fn can_become_floats(&self) -> bool {
+        self.checkpoint.format() != Format::Safetensors || self.holds_quantized
+    }
+
+    /// The names of the tensors by shape.
+    pub(super) fn name_shapes(&self) -> &NameShapes {
+        let names = || self.checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+        self.name_shapes.get_or_init(|| NameShapes::of(names()))
     }
 
     /// The rules of the target for this checkpoint.

@@ -16,7 +16,6 @@ use crate::app::table::Column;
 use crate::app::target_list::TargetList;
 use crate::plan::MarkPreset;
 use crate::tensor::TensorId;
-use rayon::prelude::*;
 use std::path::PathBuf;
 use tui_input::Input;
 
@@ -205,8 +204,7 @@ impl GoTo {
             }
         };
         self.problem = None;
-        let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
-        filter.resolve(&Filter::everything(), names);
+        filter.resolve_tensors(&Filter::everything(), model);
         let mut matcher = filter.matcher();
         let score = |id| Some((matcher.score(&TensorSubject { model, id })?, id));
         let mut scored: Vec<(u32, TensorId)> = model.checkpoint.ids().filter_map(score).collect();

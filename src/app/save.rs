@@ -5,7 +5,7 @@ use crate::app::meter::Meter;
 use crate::app::model::Model;
 use crate::app::pager::{Line, Pager};
 use crate::app::tensor_metrics::scheme_name;
-use crate::checkpoint::{Checkpoint, Content, Format};
+use crate::checkpoint::Checkpoint;
 use crate::export::{OutputFormat, Receipt, Request, Task};
 use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{InputQuantization, Plan};
@@ -407,16 +407,6 @@ pub fn model_name(checkpoint: &Checkpoint) -> String {
             None => stem.to_owned(),
         },
     }
-}
-
-/// Whether the checkpoint holds quantized tensors.
-pub(super) fn holds_quantized(checkpoint: &Checkpoint) -> bool {
-    checkpoint.ids().any(|id| matches!(checkpoint.content(id), Content::Packed(_)))
-}
-
-/// Whether writing the checkpoint as floats to safetensors would change anything.
-pub(super) fn can_become_floats(checkpoint: &Checkpoint) -> bool {
-    checkpoint.format() != Format::Safetensors || holds_quantized(checkpoint)
 }
 
 /// A save that is running.

@@ -6,6 +6,7 @@ use crate::app::tensor_metrics::{Cost, scheme_name};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
+use rayon::prelude::*;
 
 /// The marks that choosing a scheme changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ impl SchemeList {
             marked: SchemeFigures::of(model, &self.marked, scheme),
             shown: SchemeFigures::of(model, &self.shown, scheme),
         };
-        self.choices = model.schemes().iter().map(choice).collect();
+        self.choices = model.schemes().par_iter().map(choice).collect();
     }
 
     /// The scheme under the cursor.

@@ -13,7 +13,6 @@ use crate::app::keys::{Context, Key};
 use crate::app::meter::{Meter, RateTracker};
 use crate::app::model::Model;
 use crate::app::overlay::Overlay;
-use crate::app::save;
 use crate::app::settings::Settings;
 use crate::app::tab::Tab;
 use crate::app::table::{Column, Row, Table};
@@ -263,7 +262,7 @@ impl App {
                 TreeItem::Module(node) => self.table.totals(node).marked > 0,
             }),
             Action::NarrowClip | Action::KeepClip => self.tab == Tab::Histogram,
-            Action::Dequantize => save::can_become_floats(&self.model.checkpoint),
+            Action::Dequantize => self.model.can_become_floats(),
             Action::Back => {
                 self.zoomed || self.table.range().is_some() || !self.filter_text.is_empty()
             }

@@ -2,7 +2,6 @@
 
 use crate::app::filter::Property;
 use crate::app::pager::{Line, Pager};
-use crate::app::save::holds_quantized;
 use crate::checkpoint::Checkpoint;
 use crate::quantization::{Preset, Rating, Thresholds};
 use crate::tensor::ChannelAxes;
@@ -38,9 +37,8 @@ pub(crate) fn metadata(
             ),
         ),
     ];
-    if holds_quantized(checkpoint) {
-        let quantized =
-            checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_some()).count();
+    let quantized = checkpoint.ids().filter(|&id| checkpoint.packed_format(id).is_some()).count();
+    if quantized > 0 {
         lines.push(Line::field("quantized", counted(quantized, "tensor")));
     }
     if let Some(index) = checkpoint.index() {

@@ -3,6 +3,7 @@
 
 use crate::quantization::Quantizer;
 use crate::tensor::TensorId;
+use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Tensors per page.
@@ -54,6 +55,15 @@ impl Choices {
     pub(super) fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         let choices = self.pages.iter().flat_map(|page| page.iter());
         (0..).map(TensorId).zip(choices).filter_map(|(id, choice)| Some((id, (*choice)?)))
+    }
+
+    pub(super) fn par_iter(&self) -> impl ParallelIterator<Item = (TensorId, Quantizer)> {
+        // A page has too little work for a task of its own.
+        let pages = self.pages.par_iter().enumerate().with_min_len(16);
+        pages.flat_map_iter(|(number, page)| {
+            let ids = (number * TENSORS_PER_PAGE..).map(|id| TensorId(id as u32));
+            ids.zip(page.iter()).filter_map(|(id, choice)| Some((id, (*choice)?)))
+        })
     }
 
     /// The tensors whose quantizer differs between `self` and `other`.
@@ -128,6 +138,8 @@ mod tests {
             kept.push((choices.clone(), map.clone()));
             for (then, map_then) in &kept {
                 prop_assert!(then.iter().eq(map_then.iter().map(|(&id, &q)| (id, q))));
+                let in_parallel: BTreeMap<TensorId, Quantizer> = then.par_iter().collect();
+                prop_assert_eq!(&in_parallel, map_then);
                 prop_assert_eq!(then.len(), map_then.len());
                 prop_assert_eq!(*then == choices, *map_then == map);
                 let differing: Vec<TensorId> = then.differing(&choices).collect();

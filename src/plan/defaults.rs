@@ -33,6 +33,14 @@ pub fn effective_quantizer(
     id: TensorId,
     quantizer: Quantizer,
 ) -> Quantizer {
+    // Most quantizers suit every tensor; this runs for each tensor at each key.
+    let depends_on_tensor = match quantizer.scheme {
+        QuantizationScheme::Ggml(_) | QuantizationScheme::Preset(_) => true,
+        _ => quantizer.calibration == Calibration::Learned,
+    };
+    if !depends_on_tensor {
+        return quantizer;
+    }
     let scheme = quantizer.scheme.fitted_to(&checkpoint.tensor(id).shape);
     Quantizer { scheme, ..quantizer }.resolved(checkpoint.learned(id))
 }

@@ -8,6 +8,7 @@ use crate::plan::target::Target;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{FloatType, TensorId};
+use rayon::prelude::*;
 
 /// The tensors to quantize, each with its quantizer, in the order of the checkpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,13 +109,12 @@ impl Plan {
     /// Size before and after quantization, as the target's format stores the marked tensors.
     pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
         let before = checkpoint.total_bytes();
-        let mut after = before;
-        for (id, quantizer) in self.iter() {
-            let tensor = checkpoint.tensor(id);
-            after = after
-                .saturating_sub(tensor.bytes)
-                .saturating_add(self.bytes_of(checkpoint, id, quantizer));
-        }
-        Totals { marked: self.len(), before, after }
+        let sizes = self.choices.par_iter().map(|(id, quantizer)| {
+            let stored = self.bytes_of(checkpoint, id, quantizer);
+            (u128::from(checkpoint.tensor(id).bytes), u128::from(stored))
+        });
+        let (float, stored) = sizes.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let after = u128::from(before).saturating_sub(float) + stored;
+        Totals { marked: self.len(), before, after: after.try_into().unwrap_or(u64::MAX) }
     }
 }

@@ -100,7 +100,7 @@ fn main() {
         ("everything marked and not", "a a a a", 4),
         ("everything inverted", "i i i i", 4),
         ("undone and done again", "u u U U", 4),
-        ("another scheme", "X X X X", 4),
+        ("another scheme", "X Down Enter X Up Enter", 6),
     ];
     for (what, keys, _) in keys.into_iter().filter(|(what, ..)| wanted(what)) {
         for mode in ["", ", in the tree"] {

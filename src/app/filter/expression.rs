@@ -2,6 +2,7 @@
 
 use crate::app::filter::term::{Subject, Term, TermTest, Vocabulary};
 use crate::app::filter::words::{MatchBuffers, Words};
+use crate::app::model::Model;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -67,6 +68,19 @@ impl Filter {
         if self.words.is_fuzzy() {
             self.scores = self.words.scores(names).into();
             self.least_score = self.words.least_score(&self.scores);
+        }
+    }
+
+    /// Resolves a filter of the tensors of `model`; see [`Filter::resolve`].
+    pub(crate) fn resolve_tensors(&mut self, before: &Filter, model: &Model) {
+        if self.words.may_match_digits() {
+            let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
+            return self.resolve(before, names.map(|tensor| tensor.name.as_str()));
+        }
+        let shapes = model.name_shapes();
+        self.resolve(before, shapes.shapes());
+        if self.words.is_fuzzy() {
+            self.scores = shapes.spread(&self.scores).into();
         }
     }
 
@@ -166,7 +180,6 @@ impl Matcher<'_> {
 mod tests {
     use super::*;
     use crate::app::filter::TensorSubject;
-    use crate::app::model::Model;
     use crate::checkpoint::Checkpoint;
     use crate::tensor::TensorId;
     use std::path::Path;
@@ -183,8 +196,7 @@ mod tests {
     }
 
     fn resolve(filter: &mut Filter, model: &Model) {
-        let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
-        filter.resolve(&Filter::everything(), names);
+        filter.resolve_tensors(&Filter::everything(), model);
     }
 
     #[test]
@@ -205,6 +217,21 @@ mod tests {
             }
         }
         assert!(matched > 0);
+    }
+
+    /// Searching the shapes of names gives what searching the names gives.
+    #[test]
+    fn names_of_a_shape_match_alike() {
+        let model = model();
+        let names = || model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
+        for text in ["mdl.mlp", "lyrs.upproj", "mlp", "!norm q", "lyrs.1q", "zzz", "'mlp x"] {
+            let by_shape = resolved(text, &model);
+            let mut by_name = Filter::parse(text).expect(text);
+            by_name.resolve(&Filter::everything(), names());
+            assert_eq!(by_shape.scores, by_name.scores, "{text}");
+            assert_eq!(by_shape.least_score, by_name.least_score, "{text}");
+            assert_eq!(by_shape.is_fuzzy(), by_name.is_fuzzy(), "{text}");
+        }
     }
 
     fn shown(text: &str, model: &Model) -> Vec<TensorId> {

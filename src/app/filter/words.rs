@@ -24,6 +24,12 @@ impl Words {
         self.pattern.atoms.is_empty()
     }
 
+    /// Whether the words may tell names apart that differ only in their digits.
+    pub(super) fn may_match_digits(&self) -> bool {
+        // The fuzzy matcher takes some letters beyond ASCII for plain ones.
+        self.text.chars().any(|c| !c.is_ascii() || c.is_ascii_digit())
+    }
+
     pub(super) fn is_fuzzy(&self) -> bool {
         self.pattern.atoms.iter().any(|atom| atom.kind == AtomKind::Fuzzy)
     }

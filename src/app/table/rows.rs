@@ -255,8 +255,7 @@ impl Table {
 
     /// Changes the filter.
     pub fn set_filter(&mut self, mut filter: Filter, model: &Model) {
-        let names = model.checkpoint.tensors().par_iter().with_min_len(TENSORS_PER_TASK);
-        filter.resolve(&self.filter, names.map(|tensor| tensor.name.as_str()));
+        filter.resolve_tensors(&self.filter, model);
         let narrower = filter.narrows(&self.filter);
         self.filter = filter;
         self.apply_filter(narrower, model);

@@ -11,7 +11,6 @@ use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::{MarkPreset, Plan};
 use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
-use rayon::prelude::*;
 
 impl App {
     /// Updates the table after the plan changed.
@@ -126,8 +125,7 @@ impl App {
         let Some(Overlay::MarkBy(prompt)) = &mut self.overlay else { return };
         let Some(mut filter) = prompt.filter.parse(&Vocabulary::TENSORS) else { return };
         let model = &self.model;
-        let names = model.checkpoint.tensors().par_iter().map(|tensor| tensor.name.as_str());
-        filter.resolve(&Filter::everything(), names);
+        filter.resolve_tensors(&Filter::everything(), model);
         let mut matcher = filter.matcher();
         let matches: Vec<TensorId> = if filter.is_everything() {
             Vec::new()

@@ -66,7 +66,7 @@ impl App {
     }
 
     pub(super) fn open_dequantize(&mut self, effects: &mut Effects) {
-        if !save::can_become_floats(&self.model.checkpoint) {
+        if !self.model.can_become_floats() {
             return self.say("no tensor is quantized: this is the float model already");
         }
         let dialog = SaveDialog::new(SaveKind::Dequantize(None), &self.model);
