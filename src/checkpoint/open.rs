@@ -67,6 +67,17 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// Opens some shards of the model in a directory, without the tensors of the others.
+    ///
+    /// # Errors
+    ///
+    /// One of the files or a header is invalid.
+    pub(crate) fn open_shards(directory: &Path, names: &[&str]) -> Result<Checkpoint> {
+        let read = |name: &&str| read_shard(Source::file(&directory.join(name))?);
+        let shards = names.par_iter().map(read).collect::<Result<_>>()?;
+        Self::assemble(directory.to_owned(), shards, None, Some(directory.to_owned()))
+    }
+
     /// Opens a directory of `torch.distributed.checkpoint`.
     fn open_distributed(path: &Path, directory: &Path) -> Result<Checkpoint> {
         let pytorch::Distributed { sources, stored } = pytorch::read_distributed(directory)?;

@@ -19,7 +19,8 @@ use crate::export::partition::identity::{
 use crate::export::partition::shares::{Share, share};
 use crate::export::{
     self, ChunkEncoder, CompensatedTensors, KnownScales, MadeFrom, Match, OutFile,
-    OutputComparison, OutputPlan, Pairing, Partition, Request, SaveError, Task, share_absmax,
+    OutputComparison, OutputPlan, Pairing, Partition, Request, SaveError, Task, TextFile,
+    share_absmax,
 };
 use crate::path_error::IoContext;
 use crate::quantization::compensation::Compensation;
@@ -80,12 +81,12 @@ impl Worker<'_> {
         phase: &dyn Fn(&'static str),
     ) -> Result<Made, JobError> {
         let Worker { checkpoint, request, partition, threads, progress } = *self;
+        let directory = PartialDirectory::of(&request.out)?;
         let output_plan = OutputPlan::new(checkpoint, request)?;
         let share = share(checkpoint, &output_plan, partition);
         let bytes = share.bytes(&output_plan);
         export::check(checkpoint, request, bytes)?;
         check_inputs(checkpoint, request)?;
-        let directory = PartialDirectory::of(&request.out)?;
         let identity = Identity {
             source: source_identity(checkpoint),
             plan: plan_identity(&output_plan),
@@ -107,7 +108,8 @@ impl Worker<'_> {
 
         phase("writing");
         let unfinished = directory.begin(partition)?;
-        let files = FragmentFiles { data: unfinished.data(), request, output_plan: &output_plan };
+        let (data, share) = (unfinished.data(), &share);
+        let files = FragmentFiles { data, request, output_plan: &output_plan, share };
         files.create()?;
         let compensated = CompensatedTensors::default();
         let order = WriteOrder {
@@ -122,9 +124,9 @@ impl Worker<'_> {
         progress.check()?;
 
         phase("verifying");
-        let tensors = self.verify(&files, &share, known, &compensated)?;
-        files.remove_others(&share)?;
-        let pieces = files.pieces(&share);
+        let tensors = self.verify(&files, known, &compensated)?;
+        files.remove_others()?;
+        let pieces = files.pieces();
         let digests = digests(&pieces, threads, progress)?;
         let content = FragmentContent { files: files.described(&pieces, digests), tensors };
         let origin = FragmentOrigin::new(partition, identity, command);
@@ -136,7 +138,8 @@ impl Worker<'_> {
     }
 
     /// Computes the scales that the worker's tensors need before they are quantized, and selects the
-    /// pieces that the worker writes: its entries, and those that depend only on the plan.
+    /// pieces that the worker writes: its entries, and those of its files that depend only on the
+    /// plan.
     fn calibrate(
         &self,
         output_plan: &OutputPlan,
@@ -164,9 +167,12 @@ impl Worker<'_> {
             let entry = file.and_then(|file| file.entries.get(piece.entry));
             entry.is_some_and(|entry| matches!(entry.made_from, MadeFrom::Literal(_)))
         };
-        let kept = all
-            .into_iter()
-            .filter(|piece| mine.contains(&(piece.file, piece.entry)) || is_literal(piece));
+        let files: HashSet<usize> = share.entries.iter().map(|(file, _)| *file).collect();
+        let is_kept = |piece: &EntryChunks| {
+            let is_literal = || files.contains(&piece.file) && is_literal(piece);
+            mine.contains(&(piece.file, piece.entry)) || is_literal()
+        };
+        let kept = all.into_iter().filter(is_kept);
         Ok((known, kept.collect()))
     }
 
@@ -174,16 +180,15 @@ impl Worker<'_> {
     fn verify(
         &self,
         files: &FragmentFiles,
-        share: &Share,
         known: KnownScales,
         compensated: &CompensatedTensors,
     ) -> Result<Vec<FragmentTensor>, JobError> {
         let checkpoint = self.checkpoint;
-        let written = Checkpoint::open(&files.entry_point()).map_err(SaveError::from)?;
-        let pairing = Pairing::new(&written, checkpoint)?
+        let written = files.open()?;
+        let pairing = Pairing::of_share(&written, checkpoint, &files.share.tensors)?
             .with_importance(files.output_plan.importance.clone())
             .with_written(compensated);
-        let tensors = Some(&share.tensors);
+        let tensors = Some(&files.share.tensors);
         let verification = verify::tensors(&pairing, tensors, known, self.threads, self.progress)?;
         let tensors = verification.tensors.iter().map(|verified| {
             let outcome = match verified.matched {
@@ -216,12 +221,18 @@ fn inputs_identity(request: &Request) -> Option<String> {
     compensated?.activations().map(|activations| recordings_identity(activations))
 }
 
-/// The files of a fragment. Every file of the output has its full length, but only the worker's
-/// part is written; the rest is sparse on most file systems.
+/// The files of a fragment: those of the output that hold entries of the worker. Every file has its
+/// full length, but only the worker's part is written; the rest is sparse on most file systems.
 struct FragmentFiles<'f> {
     data: PathBuf,
     request: &'f Request,
     output_plan: &'f OutputPlan,
+    share: &'f Share,
+}
+
+/// Whether a file of an output directory is a part of a split GGUF.
+fn is_split_part(file: &OutFile) -> bool {
+    file.name.ends_with(".gguf")
 }
 
 /// A range of a file that one digest covers.
@@ -236,17 +247,40 @@ impl FragmentFiles<'_> {
         file_path(&self.data, self.request, self.output_plan, file)
     }
 
-    /// The path that opens the files as one checkpoint.
-    fn entry_point(&self) -> PathBuf {
-        match (self.output_plan.entry_point(), self.output_plan.files.first()) {
-            (Some(name), _) => self.data.join(name),
-            (None, Some(file)) if !self.output_plan.directory => self.path_of(file),
-            (None, _) => self.data.clone(),
-        }
+    /// The output's files that hold entries of the worker. The parts of a split GGUF open only
+    /// together.
+    fn files(&self) -> impl Iterator<Item = &OutFile> {
+        let with_entries: HashSet<usize> =
+            self.share.entries.iter().map(|(file, _)| *file).collect();
+        let is_needed =
+            move |number, file: &OutFile| with_entries.contains(&number) || is_split_part(file);
+        let files = self.output_plan.files.iter().enumerate();
+        files.filter(move |(number, file)| is_needed(*number, file)).map(|(_, file)| file)
+    }
+
+    /// Opens the files as one checkpoint.
+    fn open(&self) -> Result<Checkpoint, SaveError> {
+        let OutputPlan { directory, files, .. } = self.output_plan;
+        let opened = match files.first() {
+            Some(file) if !directory || is_split_part(file) => {
+                Checkpoint::open(&self.path_of(file))
+            }
+            _ => {
+                let names: Vec<&str> = self.files().map(|file| file.name.as_str()).collect();
+                Checkpoint::open_shards(&self.data, &names)
+            }
+        };
+        Ok(opened?)
+    }
+
+    /// The text files without the index of all shards.
+    fn texts(&self) -> impl Iterator<Item = &TextFile> {
+        let texts = self.output_plan.texts.iter();
+        texts.filter(|text| !text.name.ends_with(".index.json"))
     }
 
     fn create(&self) -> Result<(), SaveError> {
-        for file in &self.output_plan.files {
+        for file in self.files() {
             let path = self.path_of(file);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent).context(parent)?;
@@ -257,7 +291,7 @@ impl FragmentFiles<'_> {
             });
             created.context(&path)?;
         }
-        for text in &self.output_plan.texts {
+        for text in self.texts() {
             let path = self.data.join(&text.name);
             fs::write(&path, &text.text).context(&path)?;
         }
@@ -288,14 +322,16 @@ impl FragmentFiles<'_> {
     }
 
     /// Removes the files that contain no part of the worker's share.
-    fn remove_others(&self, share: &Share) -> Result<(), SaveError> {
+    fn remove_others(&self) -> Result<(), SaveError> {
+        let with_entries: HashSet<usize> =
+            self.share.entries.iter().map(|(file, _)| *file).collect();
         for (number, file) in self.output_plan.files.iter().enumerate() {
             let path = self.path_of(file);
-            if !share.entries.iter().any(|(of, _)| *of == number) {
+            if is_split_part(file) && !with_entries.contains(&number) {
                 fs::remove_file(&path).context(&path)?;
             }
         }
-        for text in &self.output_plan.texts {
+        for text in self.texts() {
             let path = self.data.join(&text.name);
             fs::remove_file(&path).context(&path)?;
         }
@@ -303,12 +339,12 @@ impl FragmentFiles<'_> {
     }
 
     /// The ranges of the worker's entries, divided into pieces of one digest each.
-    fn pieces(&self, share: &Share) -> Vec<Piece> {
+    fn pieces(&self) -> Vec<Piece> {
         let files = self.output_plan.files.iter().enumerate();
         files
             .flat_map(|(file, out)| {
                 let path = self.path_of(out);
-                let ranges = expected_pieces(share, self.output_plan, file);
+                let ranges = expected_pieces(self.share, self.output_plan, file);
                 ranges.into_iter().map(move |range| Piece { file, path: path.clone(), range })
             })
             .collect()

@@ -49,6 +49,22 @@ fn outputs_are_those_of_the_local_files() {
     }
 }
 
+/// Workers read only their own tensors from the server; the shares are local.
+#[test]
+fn shares_of_a_remote_model_are_joined_to_the_local_output() {
+    let hub = hub();
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = |name: &str| directory.path().join(name).to_str().expect("text").to_owned();
+    let (here, there) = (out("here"), out("there"));
+    run(&hub, &["quantize", &data("tiny-llama/sharded"), "-o", &here], None);
+    for partition in ["1/3", "2/3", "3/3"] {
+        let words = ["quantize", "hf://org/sharded", "-o", &there, "--partition", partition];
+        run(&hub, &words, None);
+    }
+    run(&hub, &["join", &there], None);
+    assert!(tree(Path::new(&here)) == tree(Path::new(&there)));
+}
+
 #[test]
 fn dequantized_models_are_those_of_the_local_files() {
     let near = data("formats/ct-int8-channel");

@@ -3,6 +3,7 @@
 //!
 //! A fragment gets its name only when it is complete, verified and written to the disk.
 
+use crate::checkpoint::io::remote_path::is_remote;
 use crate::export::disk::{sync_directory, sync_tree};
 use crate::export::error::SaveError;
 use crate::export::partition::Partition;
@@ -202,8 +203,12 @@ impl PartialDirectory {
     /// The directory for the output `out`. It need not exist.
     ///
     /// # Errors
-    /// If `out` does not name a file or directory.
+    /// If `out` does not name a file or directory of a file system.
     pub(crate) fn of(out: &Path) -> Result<PartialDirectory, SaveError> {
+        if is_remote(out) {
+            let why = "is an address, and shares are written to a file system that all workers see: choose a path there, and copy the joined output";
+            return Err(SaveError::Unfit { path: out.to_owned(), why: why.to_owned() });
+        }
         let Some(name) = out.file_name() else {
             let why = "does not name a file or directory to be written".to_owned();
             return Err(SaveError::Unfit { path: out.to_owned(), why });

@@ -79,7 +79,7 @@ impl<'c> Pairing<'c> {
     /// A tensor on either side has no counterpart, or has a shape or type that quantscope cannot
     /// have made from its counterpart.
     pub fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Result<Self, SaveError> {
-        let names = Names::new(out, source);
+        let names = Names::new(out, source, &source.ids().collect::<Vec<_>>());
         let pairs = out.ids().map(|id| {
             names.pair(id).map_err(|why| SaveError::TensorDiffers {
                 path: out.path().to_owned(),
@@ -87,19 +87,65 @@ impl<'c> Pairing<'c> {
                 why,
             })
         });
-        let (pairs, importance) = (pairs.collect::<Result<_, _>>()?, Importance::default());
+        let pairing = Pairing::with_pairs(out, source, pairs.collect::<Result<_, _>>()?);
+        match pairing.missing() {
+            None => Ok(pairing),
+            Some(id) => Err(pairing.is_missing(id)),
+        }
+    }
+
+    /// Pairs the tensors made from a share of the source. The output may hold others, even
+    /// incomplete ones.
+    ///
+    /// # Errors
+    ///
+    /// A tensor of the share has no counterpart, or one that quantscope cannot have made from it.
+    pub(crate) fn of_share(
+        out: &'c Checkpoint,
+        source: &'c Checkpoint,
+        share: &HashSet<TensorId>,
+    ) -> Result<Self, SaveError> {
+        let names = Names::new(out, source, &share.iter().copied().collect::<Vec<_>>());
+        let (mut pairs, mut failed) = (Vec::new(), HashMap::new());
+        for id in out.ids() {
+            match names.pair(id) {
+                Ok(pair) => pairs.push(pair),
+                Err(why) => _ = failed.insert(out.tensor(id).name.as_str(), why),
+            }
+        }
+        let mut pairing = Pairing::with_pairs(out, source, pairs);
+        pairing.pairs.retain(|pair| share.contains(&pair.source));
+        let paired: HashSet<TensorId> = pairing.pairs.iter().map(|pair| pair.source).collect();
+        let mut missing: Vec<TensorId> = share.difference(&paired).copied().collect();
+        missing.sort();
+        let Some(&first) = missing.first() else { return Ok(pairing) };
+        let name = source.tensor(first).name.as_str();
+        Err(match failed.remove(name) {
+            Some(why) => SaveError::TensorDiffers {
+                path: out.path().to_owned(),
+                tensor: name.to_owned(),
+                why,
+            },
+            None => pairing.is_missing(first),
+        })
+    }
+
+    fn with_pairs(out: &'c Checkpoint, source: &'c Checkpoint, pairs: Vec<Pair>) -> Pairing<'c> {
+        let importance = Importance::default();
         let names = listed_names(out, COMPENSATED_KEY);
         let compensated =
             out.ids().filter(|&id| names.contains(out.tensor(id).name.as_str())).collect();
         let mut pairing = Pairing { out, source, pairs, importance, compensated, written: None };
         pairing.pairs.extend(pairing.attached());
-        match pairing.missing() {
-            None => Ok(pairing),
-            Some(id) => Err(SaveError::TensorDiffers {
-                path: out.path().to_owned(),
-                tensor: source.tensor(id).name.to_string(),
-                why: "it is missing from the output".to_owned(),
-            }),
+        pairing
+    }
+
+    /// The error of a tensor of the source without counterpart.
+    fn is_missing(&self, id: TensorId) -> SaveError {
+        SaveError::TensorDiffers {
+            path: self.out.path().to_owned(),
+            tensor: self.source.tensor(id).name.to_string(),
+            why: "it is missing from the output".to_owned(),
         }
     }
 
@@ -242,8 +288,9 @@ struct Names<'c> {
 }
 
 impl<'c> Names<'c> {
-    fn new(out: &'c Checkpoint, source: &'c Checkpoint) -> Names<'c> {
-        let owned = source.ids().flat_map(|id| {
+    /// The names in the output, and of these tensors of the source.
+    fn new(out: &'c Checkpoint, source: &'c Checkpoint, ids: &[TensorId]) -> Names<'c> {
+        let owned = ids.iter().flat_map(|&id| {
             parts(source, id).into_iter().map(move |part| {
                 let name = source.stored(part).name.as_str();
                 (name, (part, id))
@@ -252,7 +299,7 @@ impl<'c> Names<'c> {
         Names {
             out,
             source,
-            tensors: source.ids().map(|id| (source.tensor(id).name.as_str(), id)).collect(),
+            tensors: ids.iter().map(|&id| (source.tensor(id).name.as_str(), id)).collect(),
             stored: owned.collect(),
             out_stored: out.all_stored().map(|(_, stored)| stored.name.as_str()).collect(),
             fake_quantized: fake_quantized(out),
