@@ -4,7 +4,7 @@ use super::check::Checked;
 use super::error::Error;
 use super::output::{Output, output, width};
 use super::table::{Column, Table};
-use crate::export::{Finding, LoadCheck, Receipt, VerifiedAgainst};
+use crate::export::{Finding, LoadCheck, OutputComparison, Receipt, VerifiedAgainst};
 use crate::plan::composition;
 use crate::plan::gguf_baseline::MixPoint;
 use crate::quantization::{QuantizationScheme, Thresholds};
@@ -54,9 +54,15 @@ fn table(
             ("max error", Column::Optional),
             ("zeroed", Column::Optional),
         ];
-        let is_compensated = quantized.iter().any(|one| one.output.is_some());
-        if is_compensated {
-            columns.extend([("output", Column::Right), ("nearest", Column::Right)]);
+        let has_outputs = quantized.iter().any(|one| one.output.is_some());
+        let has_both = |output: OutputComparison| {
+            output.clipped_db.is_some() && output.compensated_db.is_some()
+        };
+        let has_clips = quantized.iter().any(|one| one.output.is_some_and(has_both));
+        if has_outputs {
+            columns.push(("output", Column::Right));
+            columns.extend(has_clips.then_some(("clips only", Column::Right)));
+            columns.push(("nearest", Column::Right));
         }
         let mut table = Table::new(&columns);
         for one in &quantized {
@@ -67,9 +73,13 @@ fn table(
             table.cell(figures::percent(one.on_disk.relative_error));
             table.cell(figures::plain(one.on_disk.max_abs_error));
             table.cell(figures::percent(one.on_disk.zeroed));
-            if is_compensated {
+            if has_outputs {
                 let db = |db: f64| format!("{db:.1} dB");
-                table.cell(one.output.map(|output| db(output.compensated_db)).unwrap_or_default());
+                table.cell(one.output.map(|output| db(output.saved_db())).unwrap_or_default());
+                if has_clips {
+                    let clipped = one.output.and_then(|output| output.clipped_db);
+                    table.cell(clipped.map(db).unwrap_or_default());
+                }
                 table.cell(one.output.map(|output| db(output.nearest_db)).unwrap_or_default());
             }
         }
@@ -96,14 +106,14 @@ fn table(
     )?;
     writeln!(out, "{} → {}", figures::bytes(*before), figures::bytes(*written))?;
     let better = quantized.iter().filter_map(|one| one.output);
-    let (better, compensated): (Vec<_>, Vec<_>) =
-        better.partition(|output| output.compensated_db < output.nearest_db);
-    if !better.is_empty() || !compensated.is_empty() {
+    let (better, others): (Vec<_>, Vec<_>) =
+        better.partition(|output| output.saved_db() < output.nearest_db);
+    if !better.is_empty() || !others.is_empty() {
         writeln!(
             out,
-            "errors compensated: the output error on the recorded inputs is lower than by rounding to\nnearest in {} of {} layers; evaluate the model to know what that means for its answers",
+            "rounded for the inputs: the output error on the recorded inputs is lower than by rounding to\nnearest in {} of {} layers; evaluate the model to know what that means for its answers",
             better.len(),
-            better.len() + compensated.len()
+            better.len() + others.len()
         )?;
     }
     if let Some(worst) = quantized.first() {
@@ -182,7 +192,7 @@ pub(super) struct Quantized<'a> {
     pub scheme: String,
     #[serde(flatten)]
     pub error: ErrorFigures,
-    /// The output error on the recorded inputs; only where rounding was compensated.
+    /// The output error on the recorded inputs; only of tensors that were rounded for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_error: Option<OutputFigures>,
 }
@@ -190,7 +200,10 @@ pub(super) struct Quantized<'a> {
 /// The output error of a layer in dB; lower is better.
 #[derive(Serialize)]
 pub(super) struct OutputFigures {
-    compensated_db: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compensated_db: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clipped_db: Option<f64>,
     nearest_db: f64,
 }
 
@@ -211,6 +224,7 @@ impl<'a> Document<'a> {
             error: ErrorFigures::of(&one.on_disk),
             output_error: one.output.map(|output| OutputFigures {
                 compensated_db: output.compensated_db,
+                clipped_db: output.clipped_db,
                 nearest_db: output.nearest_db,
             }),
         });

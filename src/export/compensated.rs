@@ -1,9 +1,10 @@
-//! Checksums of the rows written of compensated tensors. Their codes cannot be computed again from
+//! Checksums of the rows written of tensors that are rounded for their inputs, such as compensated
+//! ones. Their codes cannot be computed again from
 //! the source alone, so a save keeps a checksum of each row and compares it with what it reads
 //! back. Writing and reading back divide a tensor into different chunks.
 
 use crate::checkpoint::Checkpoint;
-use crate::quantization::CompensatedError;
+use crate::quantization::OutputErrors;
 use crate::tensor::TensorId;
 use foldhash::quality::FixedState;
 use std::collections::{BTreeMap, HashSet};
@@ -13,15 +14,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The key in `__metadata__` that lists the tensors of a file whose rounding was compensated.
 pub(crate) const COMPENSATED_KEY: &str = "quantscope.error_compensation";
 
+/// The key in `__metadata__` that lists the tensors of a file whose clips were searched.
+pub(crate) const CLIPPED_KEY: &str = "quantscope.clip_search";
+
 /// The checksums of the rows of a written chunk.
 #[derive(Debug)]
 struct WrittenRows {
     /// The checksum of the stored codes of each row.
     checksums: Vec<u64>,
-    error: CompensatedError,
+    error: OutputErrors,
 }
 
-/// The checksums and output errors of everything written of compensated tensors.
+/// The checksums and output errors of everything written of tensors that are rounded for their
+/// layers' recorded inputs.
 #[derive(Debug, Default)]
 pub struct CompensatedTensors {
     /// The rows by tensor and first row.
@@ -36,7 +41,7 @@ impl CompensatedTensors {
         (tensor, first): (TensorId, u64),
         row_bytes: usize,
         values: &[u8],
-        error: CompensatedError,
+        error: OutputErrors,
     ) {
         let checksums = values.chunks(row_bytes.max(1)).map(checksum).collect();
         self.chunks().insert((tensor, first), WrittenRows { checksums, error });
@@ -61,8 +66,8 @@ impl CompensatedTensors {
         Some(true)
     }
 
-    /// The output error of a tensor, if its rounding was compensated.
-    pub(crate) fn error(&self, tensor: TensorId) -> Option<CompensatedError> {
+    /// The output error of a tensor, if it was rounded for recorded inputs.
+    pub(crate) fn error(&self, tensor: TensorId) -> Option<OutputErrors> {
         let chunks = self.chunks();
         let mut all = chunks.range((tensor, 0)..=(tensor, u64::MAX)).map(|(_, rows)| &rows.error);
         let mut sum = *all.next()?;
@@ -101,7 +106,7 @@ mod tests {
         let (tensor, other) = (TensorId(0), TensorId(1));
         let written = CompensatedTensors::default();
         for (first, chunk) in (0..).step_by(3).zip(values.chunks(12)) {
-            written.record((tensor, first), 4, chunk, CompensatedError::default());
+            written.record((tensor, first), 4, chunk, OutputErrors::default());
         }
         for rows in [1, 2, 4, 5, 10] {
             for (first, chunk) in (0..).step_by(rows).zip(values.chunks(4 * rows)) {

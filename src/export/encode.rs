@@ -7,7 +7,7 @@ use crate::export::compensated::CompensatedTensors;
 use crate::export::error::SaveError;
 use crate::export::output_plan::{KnownScales, MadeFrom, OutFile, OutputPlan};
 use crate::export::overflow;
-use crate::quantization::compensation::Compensation;
+use crate::quantization::compensation::RecordedInputs;
 use crate::quantization::ggml::{Importance, dequantize_blocks, quantize_elements};
 use crate::quantization::{
     Chunks, EncodedRows, ErrorSums, GroupScales, NotQuantizable, Preset, PresetCoder, PresetPart,
@@ -38,7 +38,7 @@ pub struct ChunkEncoder<'c> {
     importance: Importance,
     /// The error since it was last taken; `None` if it is not measured.
     error: Option<ErrorSums>,
-    compensated: Option<(&'c Compensation, &'c CompensatedTensors)>,
+    for_inputs: Option<(&'c RecordedInputs, &'c CompensatedTensors)>,
     /// int8 values, as bytes.
     values: Vec<u8>,
     rows: EncodedRows,
@@ -76,7 +76,7 @@ impl<'c> ChunkEncoder<'c> {
         let reader = checkpoint.reader();
         let (rounding, importance) = (output_plan.rounding, output_plan.importance.clone());
         let (values, rows, out) = (Vec::new(), EncodedRows::default(), Vec::new());
-        let (error, compensated) = (None, None);
+        let (error, for_inputs) = (None, None);
         ChunkEncoder {
             checkpoint,
             reader,
@@ -84,7 +84,7 @@ impl<'c> ChunkEncoder<'c> {
             rounding,
             importance,
             error,
-            compensated,
+            for_inputs,
             values,
             rows,
             out,
@@ -102,14 +102,14 @@ impl<'c> ChunkEncoder<'c> {
         self.error.as_mut().map(std::mem::take)
     }
 
-    /// The same for a tensor whose rounding is compensated. What is written is recorded in
-    /// `written`.
-    pub(crate) fn compensated_by(
+    /// The same for a tensor that is rounded for its layer's inputs. What is written is recorded
+    /// in `written`.
+    pub(crate) fn for_inputs(
         self,
-        compensation: &'c Compensation,
+        inputs: &'c RecordedInputs,
         written: &'c CompensatedTensors,
     ) -> Self {
-        ChunkEncoder { compensated: Some((compensation, written)), ..self }
+        ChunkEncoder { for_inputs: Some((inputs, written)), ..self }
     }
 
     /// Encodes chunk `k` of the entry at index `entry` of `file`, and writes it to `sink`.
@@ -228,11 +228,11 @@ impl<'c> ChunkEncoder<'c> {
     ) -> Result<(), SaveError> {
         let shape = &self.checkpoint.tensor(tensor).shape;
         let (absmax, first) = (absmax(self.known, tensor), target.range.start);
-        let (rows, error, compensated) = (&mut self.rows, &mut self.error, self.compensated);
+        let (rows, error, for_inputs) = (&mut self.rows, &mut self.error, self.for_inputs);
         let encoded = self.reader.with_bytes(tensor, target.range.clone(), |dtype, bytes| {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
-            if let Some((compensation, written)) = compensated {
-                let (output, sums) = coder.encode_compensated(bytes, compensation, rows)?;
+            if let Some((inputs, written)) = for_inputs {
+                let (output, sums) = coder.encode_for_inputs(bytes, inputs, rows)?;
                 let first = first / coder.columns() as u64;
                 written.record((tensor, first), coder.row_bytes(), &rows.values, output);
                 if let Some(error) = error {

@@ -64,14 +64,14 @@ impl OutputPlan {
     }
 }
 
-/// Fails if rounding is to be compensated in a format that has no preset for it.
+/// Fails if tensors are to be rounded for recorded inputs in a format that has no preset for it.
 fn check_compensation(
     checkpoint: &Checkpoint,
     plan: &Plan,
     format: OutputFormat,
 ) -> Result<(), SaveError> {
-    if !plan.compensation.tensors().is_empty() && format != OutputFormat::Presets {
-        let why = "errors are compensated in W4A16, W4A16_ASYM and W8A16/127.5 of compressed-tensors only";
+    if !plan.by_inputs.is_empty() && format != OutputFormat::Presets {
+        let why = "errors are compensated and clips searched in W4A16, W4A16_ASYM and W8A16/127.5 of compressed-tensors only";
         return Err(SaveError::Unfit { path: checkpoint.path().to_owned(), why: why.to_owned() });
     }
     Ok(())

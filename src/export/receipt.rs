@@ -15,17 +15,26 @@ pub struct Comparison {
     pub scheme: String,
     /// Computed from the source and the bytes on disk, or while writing them.
     pub on_disk: ErrorStatistics,
-    /// Present if rounding was compensated.
+    /// Present if it was rounded for the layer's recorded inputs.
     pub output: Option<OutputComparison>,
 }
 
 /// The error of a layer's outputs over the recorded inputs, ‖(W−Ŵ)x‖² / ‖Wx‖² in dB.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutputComparison {
-    /// With each element rounded to nearest.
+    /// With each element rounded to nearest by scales of whole ranges.
     pub nearest_db: f64,
+    /// With each element rounded to nearest by scales of the clips that were found.
+    pub clipped_db: Option<f64>,
+    /// With errors compensated.
+    pub compensated_db: Option<f64>,
+}
+
+impl OutputComparison {
     /// As saved.
-    pub compensated_db: f64,
+    pub fn saved_db(&self) -> f64 {
+        self.compensated_db.or(self.clipped_db).unwrap_or(self.nearest_db)
+    }
 }
 
 /// What an output was compared with before it was renamed into place.

@@ -3,8 +3,8 @@
 
 use super::background_sync::with_background_sync;
 use super::calibration::calibrate;
-use super::compensation::{WriteOrder, check_inputs};
 use super::entry_chunks::{EntryChunks, entry_chunks};
+use super::recorded_inputs::{WriteOrder, check_inputs};
 use super::save::{SaveEvent, output_comparison};
 use super::writers::{Writer, Writers};
 use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, verify};
@@ -23,7 +23,7 @@ use crate::export::{
     share_absmax,
 };
 use crate::path_error::IoContext;
-use crate::quantization::compensation::Compensation;
+use crate::quantization::compensation::RecordedInputs;
 use crate::tensor::TensorId;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -199,7 +199,7 @@ impl Worker<'_> {
             let sqnr_db = verified.error.map(|error| error.statistics().sqnr_db);
             let output = compensated.error(verified.source).map(output_comparison);
             let is_finite =
-                |found: &OutputComparison| (found.nearest_db + found.compensated_db).is_finite();
+                |found: &OutputComparison| (found.nearest_db + found.saved_db()).is_finite();
             FragmentTensor {
                 name: checkpoint.tensor(verified.source).name.to_string(),
                 outcome,
@@ -214,11 +214,11 @@ impl Worker<'_> {
     }
 }
 
-/// Identifies the recorded inputs for which rounding is compensated; `None` if it is not.
+/// Identifies the recorded inputs that tensors are rounded for; `None` if there are none.
 fn inputs_identity(request: &Request) -> Option<String> {
     let Task::Quantize { plan, .. } = &request.task else { return None };
-    let compensated = Some(&plan.compensation).filter(|found| !found.tensors().is_empty());
-    compensated?.activations().map(|activations| recordings_identity(activations))
+    let by_inputs = Some(&plan.by_inputs).filter(|found| !found.is_empty());
+    by_inputs?.activations().map(|activations| recordings_identity(activations))
 }
 
 /// The files of a fragment: those of the output that hold entries of the worker. Every file has its
@@ -308,9 +308,9 @@ impl FragmentFiles<'_> {
     ) -> Result<(), JobError> {
         let (written, failed) = with_background_sync(|sync| {
             let writers = Writers::new(order.progress, sync);
-            let written = order.each(phase, |numbers, compensation| {
-                let compensation = compensation.map(|compensation| (compensation, compensated));
-                write_pieces(self, order, numbers, known, compensation, &writers)
+            let written = order.each(phase, |numbers, inputs| {
+                let inputs = inputs.map(|inputs| (inputs, compensated));
+                write_pieces(self, order, numbers, known, inputs, &writers)
             });
             sync.all_written();
             written
@@ -374,7 +374,7 @@ fn write_pieces<'s>(
     order: &WriteOrder,
     numbers: &[usize],
     known: &KnownScales,
-    compensation: Option<(&Compensation, &CompensatedTensors)>,
+    inputs: Option<(&RecordedInputs, &CompensatedTensors)>,
     writers: &Writers<'s>,
 ) -> Result<(), JobError> {
     let WriteOrder { checkpoint, pieces, threads, progress, .. } = *order;
@@ -382,8 +382,8 @@ fn write_pieces<'s>(
     let counts = counts.map(|piece| piece.chunks.count());
     each_chunk(counts, threads, progress, || {
         let mut encoder = ChunkEncoder::new(checkpoint, files.output_plan, known);
-        if let Some((compensation, written)) = compensation {
-            encoder = encoder.compensated_by(compensation, written);
+        if let Some((inputs, written)) = inputs {
+            encoder = encoder.for_inputs(inputs, written);
         }
         let mut open: Option<(usize, Arc<Writer<'s>>)> = None;
         move |at, k| {

@@ -7,9 +7,9 @@
 
 use super::background_sync::{BackgroundSync, with_background_sync};
 use super::calibration::calibrate;
-use super::compensation::{WriteOrder, check_inputs};
 use super::entry_chunks::{EntryChunks, entry_chunks};
 use super::finished_pieces::{FinishedPieces, Pieces};
+use super::recorded_inputs::{WriteOrder, check_inputs};
 use super::verify::{self, Verification, Verified};
 use super::writers::{Writer, Writers};
 use super::{Job, JobError, PendingJob, Progress};
@@ -21,8 +21,8 @@ use crate::export::{
     OutputComparison, OutputPlan, Pairing, Receipt, Request, SaveError, Sink, Task,
     VerifiedAgainst, share_absmax,
 };
-use crate::quantization::compensation::Compensation;
-use crate::quantization::{CompensatedError, ErrorSums, Quantizer};
+use crate::quantization::compensation::RecordedInputs;
+use crate::quantization::{ErrorSums, OutputErrors, Quantizer};
 use crate::tensor::TensorId;
 use std::collections::HashMap;
 use std::fs::File;
@@ -191,9 +191,13 @@ impl Run<'_> {
 }
 
 /// The figures of an output error.
-pub(super) fn output_comparison(error: CompensatedError) -> OutputComparison {
+pub(super) fn output_comparison(error: OutputErrors) -> OutputComparison {
     let db = |noise: f64| 10.0 * (noise / error.signal).log10();
-    OutputComparison { nearest_db: db(error.nearest), compensated_db: db(error.compensated) }
+    OutputComparison {
+        nearest_db: db(error.nearest),
+        clipped_db: error.clipped.map(db),
+        compensated_db: error.compensated.map(db),
+    }
 }
 
 /// A save whose temporary output exists.
@@ -206,7 +210,7 @@ struct Saving<'s> {
     against: VerifiedAgainst,
     /// Pieces that need not be written.
     finished: &'s FinishedPieces,
-    /// The checksums of the rows written of compensated tensors.
+    /// The checksums of the rows written of tensors that are rounded for their inputs.
     compensated: CompensatedTensors,
     threads: Option<usize>,
     progress: &'s Progress,
@@ -224,8 +228,8 @@ impl Saving<'_> {
         let Saving { checkpoint, request, output_plan, threads, progress, .. } = *self;
         let pieces = self.pieces.entries;
         let order = WriteOrder { checkpoint, request, output_plan, pieces, threads, progress };
-        order.each(phase, |numbers, compensation| {
-            self.write_pieces(numbers, known, &writers, compensation)
+        order.each(phase, |numbers, inputs| {
+            self.write_pieces(numbers, known, &writers, inputs)
         })
     }
 
@@ -235,15 +239,15 @@ impl Saving<'_> {
         numbers: &[usize],
         known: &KnownScales,
         writers: &Writers,
-        compensation: Option<&Compensation>,
+        inputs: Option<&RecordedInputs>,
     ) -> Result<(), JobError> {
         let pieces = self.pieces.entries;
         let counts = numbers.iter().filter_map(|&number| pieces.get(number));
         let counts = counts.map(|piece| piece.chunks.count());
         super::each_chunk(counts, self.threads, self.progress, || {
             let mut encoder = ChunkEncoder::new(self.checkpoint, self.output_plan, known);
-            if let Some(compensation) = compensation {
-                encoder = encoder.compensated_by(compensation, &self.compensated);
+            if let Some(inputs) = inputs {
+                encoder = encoder.for_inputs(inputs, &self.compensated);
             }
             if self.against == VerifiedAgainst::Digests {
                 encoder = encoder.measuring();
@@ -251,8 +255,8 @@ impl Saving<'_> {
             let mut open: Option<(usize, Arc<Writer>)> = None;
             move |at, k| {
                 let Some(&number) = numbers.get(at) else { return Ok(()) };
-                // An earlier save may have compensated for other inputs.
-                if compensation.is_none() && self.finished.contains(number, k) {
+                // An earlier save may have rounded for other inputs.
+                if inputs.is_none() && self.finished.contains(number, k) {
                     return Ok(());
                 }
                 let Some(piece) = pieces.get(number) else { return Ok(()) };

@@ -2,8 +2,8 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::choices::Choices;
-use crate::plan::compensation::ErrorCompensation;
 use crate::plan::inputs::InputQuantization;
+use crate::plan::rounding_by_inputs::RoundingByInputs;
 use crate::plan::target::Target;
 use crate::quantization::ggml::Importance;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
@@ -21,8 +21,8 @@ pub struct Plan {
     pub inputs: InputQuantization,
     /// The importance of the elements, with which ggml's block types are quantized.
     pub importance: Importance,
-    /// The tensors that are rounded with error compensation.
-    pub compensation: ErrorCompensation,
+    /// The tensors that are rounded for their layers' recorded inputs.
+    pub by_inputs: RoundingByInputs,
     choices: Choices,
 }
 

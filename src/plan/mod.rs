@@ -6,7 +6,6 @@
 pub(crate) mod budget;
 mod budget_goal;
 mod choices;
-mod compensation;
 mod defaults;
 mod eligibility;
 pub mod experts;
@@ -17,13 +16,13 @@ mod inputs;
 mod mark_preset;
 mod marks;
 pub mod recipe;
+mod rounding_by_inputs;
 pub mod rules;
 mod schemes;
 mod selection;
 pub mod target;
 
 pub use budget_goal::{BudgetGoal, Decibels};
-pub use compensation::ErrorCompensation;
 pub use defaults::{default_calibration, default_scheme, effective_quantizer};
 pub use eligibility::{Obstacle, obstacle, quantizable};
 pub use history::History;
@@ -31,6 +30,7 @@ pub use inputs::{InputQuantization, observed_input_scales};
 pub use mark_preset::MarkPreset;
 pub use marks::{Plan, Totals};
 pub use recipe::RecipeError;
+pub use rounding_by_inputs::RoundingByInputs;
 pub use schemes::{IMPORTANCE_SCHEMES, PRESET_SCHEMES};
 pub use selection::{Selection, SelectionError};
 

@@ -30,15 +30,15 @@
 
 use crate::checkpoint::{Checkpoint, Format};
 use crate::path_error::{IoContext, PathError};
-use crate::plan::compensation::ErrorCompensation;
 use crate::plan::eligibility::{Obstacle, obstacle};
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
+use crate::plan::rounding_by_inputs::RoundingByInputs;
 use crate::plan::target::{Container, LinearScheme, Loader, Target};
 use crate::quantization::ggml::Importance;
-use crate::quantization::{Calibration, Preset, QuantizationScheme, Quantizer};
+use crate::quantization::{Calibration, InputRounding, Preset, QuantizationScheme, Quantizer};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -127,7 +127,20 @@ struct Group {
     /// Whether rounding is compensated for the layers' recorded inputs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     error_compensation: bool,
+    /// Whether clips are chosen by the output error on the layers' recorded inputs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    clip_search: bool,
     tensors: Vec<String>,
+}
+
+impl Group {
+    fn by_inputs(&self) -> Option<InputRounding> {
+        let found = InputRounding {
+            compensates: self.error_compensation,
+            searches_clips: self.clip_search,
+        };
+        (found != InputRounding::default()).then_some(found)
+    }
 }
 
 fn min_max() -> String {
@@ -162,19 +175,20 @@ impl From<PathError> for RecipeError {
 
 /// Writes a plan as a recipe.
 pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
-    let mut groups: BTreeMap<(String, String, bool), Vec<String>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String, InputRounding), Vec<String>> = BTreeMap::new();
     for (id, quantizer) in plan.iter() {
-        let is_compensated = plan.compensation.tensors().contains(&id);
+        let by_inputs = plan.by_inputs.get(id).unwrap_or_default();
         let Quantizer { scheme, calibration } = quantizer;
-        let key = (scheme.to_string(), calibration.to_string(), is_compensated);
+        let key = (scheme.to_string(), calibration.to_string(), by_inputs);
         groups.entry(key).or_default().push(checkpoint.tensor(id).name.to_string());
     }
     let quantize = groups
         .into_iter()
-        .map(|((scheme, calibration, error_compensation), tensors)| Group {
+        .map(|((scheme, calibration, by_inputs), tensors)| Group {
             scheme,
             calibration,
-            error_compensation,
+            error_compensation: by_inputs.compensates,
+            clip_search: by_inputs.searches_clips,
             tensors,
         })
         .collect();
@@ -227,13 +241,16 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
     if let Some(target) = recipe.target {
         plan.target = target.target(checkpoint.format()).map_err(form)?;
     }
-    let mut compensated = BTreeSet::new();
+    let mut rounded = BTreeMap::new();
     for group in recipe.quantize {
         let scheme: QuantizationScheme = group.scheme.parse().map_err(|e| form(format!("{e}")))?;
         let calibration: Calibration = group.calibration.parse().map_err(form)?;
-        let can_be_compensated = scheme.preset().is_some_and(Preset::can_be_compensated);
-        if group.error_compensation && !can_be_compensated {
-            return Err(form(format!("rounding to {scheme} cannot be compensated")));
+        let by_inputs = group.by_inputs();
+        let is_possible = scheme.preset().is_some_and(Preset::can_be_rounded_by_inputs);
+        if by_inputs.is_some() && !is_possible {
+            return Err(form(format!(
+                "{scheme} has neither error compensation nor a search for clips"
+            )));
         }
         for tensor in group.tensors {
             let path = path.to_owned();
@@ -257,12 +274,10 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
                 }
             }
             plan.mark(id, Quantizer { calibration, scheme });
-            if group.error_compensation {
-                compensated.insert(id);
-            }
+            rounded.extend(by_inputs.map(|by_inputs| (id, by_inputs)));
         }
     }
-    plan.compensation = ErrorCompensation::of_tensors(compensated);
+    plan.by_inputs = RoundingByInputs::of_tensors(rounded);
     if let Some(inputs) = recipe.inputs.filter(|inputs| inputs.scheme == InputScheme::Static) {
         let mut scales = BTreeMap::new();
         for (tensor, scale) in inputs.scales {
@@ -310,7 +325,8 @@ mod tests {
         plan.importance = Importance::named("imatrix.gguf".into());
         let preset = QuantizationScheme::Preset(Preset::W4A16(64));
         plan.mark(ids[3], Quantizer { calibration: Calibration::MinMax, scheme: preset });
-        plan.compensation = ErrorCompensation::of_tensors([ids[3]].into());
+        let by_inputs = InputRounding { compensates: true, searches_clips: true };
+        plan.by_inputs = RoundingByInputs::of_tensors([(ids[3], by_inputs)].into());
         let text = to_toml(&plan, &checkpoint);
         let back = from_toml(Path::new("r.toml"), &text, &checkpoint).expect("reads");
         assert_eq!(back, plan, "{text}");

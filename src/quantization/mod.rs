@@ -41,6 +41,7 @@ pub use analysis::{
 };
 pub use calibration::{CLIP_CANDIDATES, Calibration, clips, stored_scale, symmetric_scale};
 pub use chunks::Chunks;
+pub use compensation::InputRounding;
 pub use dequantize::Dequantize;
 pub use difference::{Difference, difference};
 pub use groups::{GroupSlice, Groups};
@@ -65,4 +66,4 @@ pub(crate) use analysis::{
 pub(crate) use calibration::narrowed_scale;
 pub(crate) use dequantize::dequantize_groups;
 pub(crate) use group_scales::{GroupQuantizers, GroupScales, ScaledGroup};
-pub(crate) use presets::{CompensatedError, EncodedRows, PresetCoder, SeenCodes, shape_bytes};
+pub(crate) use presets::{EncodedRows, OutputErrors, PresetCoder, SeenCodes, shape_bytes};

@@ -1,5 +1,5 @@
-//! Rounding with error compensation (GPTQ): the outputs on the recorded inputs get closer, the
-//! figures in the receipt are those of the file, and the same bytes come out again.
+//! Rounding with error compensation (GPTQ) and clips chosen by the output error: the outputs get
+//! closer, the figures in the receipt are those of the file, and the same bytes come out again.
 
 use crate::support::checkpoint::{f32s, write};
 use crate::support::{data, failure, stdout};
@@ -18,6 +18,8 @@ struct Scene {
     model: String,
     captures: String,
     inputs: Vec<f32>,
+    /// Further inputs of the same kind, which are not recorded.
+    held_out: Vec<f32>,
 }
 
 /// Correlated features: mixtures of sixteen, and a little of their own.
@@ -29,7 +31,7 @@ fn inputs() -> Vec<f32> {
     };
     let mixture: Vec<f32> = (0..16 * FEATURES).map(|_| next()).collect();
     let mut inputs = Vec::new();
-    for _ in 0..SAMPLES {
+    for _ in 0..2 * SAMPLES {
         let sources: Vec<f32> = (0..16).map(|_| next()).collect();
         for feature in 0..FEATURES {
             let mixed = sources.iter().zip(mixture.chunks(FEATURES));
@@ -42,7 +44,8 @@ fn inputs() -> Vec<f32> {
 
 impl Scene {
     fn new() -> Scene {
-        let (dir, inputs) = (tempdir().expect("temp"), inputs());
+        let (dir, mut inputs) = (tempdir().expect("temp"), inputs());
+        let held_out = inputs.split_off(SAMPLES * FEATURES);
         let captures = dir.path().join("captures.safetensors");
         let of = |layer: &str| {
             let shape = [SAMPLES as u64, FEATURES as u64];
@@ -50,7 +53,7 @@ impl Scene {
         };
         write(&captures, &LAYERS.map(of), &[]);
         let captures = captures.to_str().expect("text").to_owned();
-        Scene { dir, model: data("tiny-llama/single"), captures, inputs }
+        Scene { dir, model: data("tiny-llama/single"), captures, inputs, held_out }
     }
 
     fn path(&self, name: &str) -> String {
@@ -69,11 +72,15 @@ impl Scene {
 
     /// ‖(W−Ŵ)x‖² / ‖Wx‖² over the recorded inputs, in dB.
     fn output_error(&self, out: &str, layer: &str) -> f64 {
+        self.output_error_on(&self.inputs, out, layer)
+    }
+
+    fn output_error_on(&self, inputs: &[f32], out: &str, layer: &str) -> f64 {
         let name = format!("{layer}.weight");
         let [original, written] =
             [&self.model, &self.path(out)].map(|path| floats(Path::new(path), &name));
         let (mut noise, mut signal) = (0.0, 0.0);
-        for x in self.inputs.chunks(FEATURES) {
+        for x in inputs.chunks(FEATURES) {
             for (w, q) in original.chunks(FEATURES).zip(written.chunks(FEATURES)) {
                 let dot = |row: &dyn Fn(usize) -> f64| {
                     (0..FEATURES).map(|i| row(i) * f64::from(x[i])).sum::<f64>()
@@ -128,10 +135,70 @@ fn outputs_get_closer_and_the_receipt_says_by_how_much() {
 }
 
 #[test]
+fn searched_clips_bring_outputs_closer_on_other_inputs_too() {
+    let scene = Scene::new();
+    for scheme in ["W4A16", "W4A16_ASYM:32", "W8A16/127.5"] {
+        let name = |kind: &str| format!("{scheme} {kind}").replace('/', "-");
+        let [nearest, clipped, both] = ["nearest", "clipped", "both"].map(name);
+        scene.save(&nearest, &["--scheme", scheme]);
+        let recorded = ["--scheme", scheme, "--activations", scene.captures.as_str()];
+        let clips = scene.save(&clipped, &[&recorded[..], &["--clip-search"]].concat());
+        let all = ["--clip-search", "--error-compensation"];
+        let all = scene.save(&both, &[&recorded[..], &all].concat());
+        for layer in LAYERS {
+            let figures = |receipt: &Value| {
+                let of_layer = |one: &&Value| one["name"] == format!("{layer}.weight");
+                let quantized = receipt["quantized"].as_array().expect("a list");
+                quantized.iter().find(of_layer).expect(layer)["output_error"].clone()
+            };
+            let error = |out: &String| scene.output_error(out, layer);
+            let (before, after) = (error(&nearest), error(&clipped));
+            let close = |said: &Value, found: f64| {
+                let said = said.as_f64().expect("a figure");
+                assert!((said - found).abs() < 0.1, "{scheme} {layer}: {said} {found}");
+            };
+            let (clips, all) = (figures(&clips), figures(&all));
+            close(&clips["nearest_db"], before);
+            close(&clips["clipped_db"], after);
+            assert_eq!(clips.get("compensated_db"), None);
+            assert_eq!(all["clipped_db"], clips["clipped_db"], "{scheme} {layer}");
+            close(&all["compensated_db"], error(&both));
+            // int8 gains little.
+            let gain = if scheme.starts_with("W8") { 0.0 } else { 1.0 };
+            assert!(after < before - gain, "{scheme} {layer}: {before} {after}");
+            let other = |out: &String| scene.output_error_on(&scene.held_out, out, layer);
+            assert!(other(&clipped) < other(&nearest) - gain, "{scheme} {layer}");
+        }
+        for out in [&clipped, &both] {
+            stdout(&["verify", &scene.path(out), "--against", &scene.model]);
+        }
+    }
+}
+
+#[test]
+fn a_changed_code_of_a_clipped_tensor_is_found_without_its_inputs() {
+    let scene = Scene::new();
+    let options = ["--scheme", "W4A16:32", "--clip-search", "--activations", &scene.captures];
+    scene.save("out", &options);
+    let out = scene.path("out");
+    let written = Checkpoint::open(Path::new(&out)).expect("opens");
+    let intact = scene.weights("out");
+    for (part, byte) in [("weight_packed", 5), ("weight_scale", 0)] {
+        let name = format!("{}.{part}", LAYERS[1]);
+        let (_, stored) = written.all_stored().find(|(_, s)| s.name == *name).expect("stored");
+        let mut bytes = intact.clone();
+        bytes[stored.range.start as usize + byte] ^= 1;
+        fs::write(Path::new(&out).join("model.safetensors"), bytes).expect("writes");
+        let (_, said) = failure(&["verify", &out, "--against", &scene.model]);
+        assert!(said.contains("differs from the one computed from the source"), "{said}");
+    }
+}
+
+#[test]
 fn the_same_bytes_come_out_again() {
     let scene = Scene::new();
     let recipe = scene.path("recipe.toml");
-    let gptq = ["--error-compensation", "--activations", &scene.captures];
+    let gptq = ["--error-compensation", "--clip-search", "--activations", &scene.captures];
     let options = ["--scheme", "W4A16:64", "--threads", "1", "--write-recipe", &recipe];
     scene.save("one", &[&options[..], &gptq].concat());
     scene.save("three", &[&["--scheme", "W4A16:64", "--threads", "3"][..], &gptq].concat());
@@ -179,7 +246,8 @@ fn compensation_without_inputs_or_presets_is_refused() {
 /// A save writes tensors in larger chunks than those in which it compares them.
 #[test]
 fn a_layer_of_several_chunks_is_compared_with_what_was_written() {
-    let (dir, inputs) = (tempdir().expect("temp"), inputs());
+    let (dir, mut inputs) = (tempdir().expect("temp"), inputs());
+    inputs.truncate(SAMPLES * FEATURES);
     let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
     let (model, captures) = (path("model"), path("captures.safetensors"));
     fs::create_dir(&model).expect("a directory");

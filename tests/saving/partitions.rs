@@ -172,7 +172,8 @@ fn shares_compensate_errors_as_one_machine_does() {
     let recorded = recorded.to_str().expect("text");
     captures(recorded, 26);
     let model = data("tiny-llama/sharded");
-    let words = ["quantize", &model, "--scheme", "W4A16:32", "--error-compensation"];
+    let by_inputs = ["--error-compensation", "--clip-search"];
+    let words = [&["quantize", &model, "--scheme", "W4A16:32"][..], &by_inputs].concat();
     let run = Run::new("out", &[&words[..], &["--activations", recorded]].concat());
     run.assert_joined_is_single(&[1, 3, 16]);
     // Another worker's recording is refused.

@@ -56,6 +56,11 @@ pub struct Quantize {
     /// receipt has the output errors; they do not replace an evaluation of the model
     #[arg(long, help_heading = "Activations", requires = "activations")]
     pub(super) error_compensation: bool,
+    /// Choose the clip of each group of W4A16, W4A16_ASYM and W8A16/127.5 by the error of the
+    /// layer's outputs, from the whole range down to five eighths of it (AWQ's search). Alone, or
+    /// before --error-compensation. Needs and takes what that does
+    #[arg(long, help_heading = "Activations", requires = "activations")]
+    pub(super) clip_search: bool,
     /// Print the plan, the sizes, the warnings and the predicted errors; write nothing but the
     /// recipe, if --write-recipe asks for it
     #[arg(long, help_heading = "Output")]

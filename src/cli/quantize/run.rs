@@ -12,9 +12,9 @@ use crate::cli::{dry_run, output, receipt};
 use crate::export::{LoadCheck, OutputFormat, Task, fp8_input_scale};
 use crate::plan::rules::TargetRules;
 use crate::plan::target::Target;
-use crate::plan::{ErrorCompensation, InputQuantization, Plan, observed_input_scales, recipe};
+use crate::plan::{InputQuantization, Plan, RoundingByInputs, observed_input_scales, recipe};
 use crate::quantization::ggml::Importance;
-use crate::quantization::{AnalysisSpec, Preset, Quantizer, Rounding, Thresholds};
+use crate::quantization::{AnalysisSpec, InputRounding, Preset, Quantizer, Rounding, Thresholds};
 use crate::tensor::TensorId;
 use crate::text::figures::counted;
 use crate::text::names;
@@ -52,16 +52,16 @@ impl Quantize {
         let used = self.has_budget()
             || self.activation_scheme == ActivationScheme::Static
             || !plan.importance.is_empty()
-            || self.error_compensation
-            || !plan.compensation.tensors().is_empty();
+            || self.by_inputs() != InputRounding::default()
+            || !plan.by_inputs.is_empty();
         if !used && !self.activations.activations.is_empty() {
-            let why = "--activations are for --activation-scheme static, --error-compensation, --max-bytes and --min-sqnr, none of which is given, and an importance matrix is for --format gguf";
+            let why = "--activations are for --activation-scheme static, --error-compensation, --clip-search, --max-bytes and --min-sqnr, none of which is given, and an importance matrix is for --format gguf";
             return Err(UsageError::options(&self.save.out, why).into());
         }
         if self.activation_scheme == ActivationScheme::Static {
             self.calibrate_inputs(&checkpoint, format, &mut plan, &mut warnings)?;
         }
-        self.compensate(&checkpoint, &mut plan, &mut warnings)?;
+        self.round_by_inputs(&checkpoint, &mut plan, &mut warnings)?;
         if let Some(path) = &self.write_recipe {
             output::write(
                 &checkpoint,
@@ -108,39 +108,49 @@ impl Quantize {
         }
     }
 
-    /// Compensates rounding where the plan's presets and the recorded inputs allow it, or where a
-    /// recipe says so.
-    fn compensate(
+    /// How tensors are rounded for their layers' recorded inputs.
+    fn by_inputs(&self) -> InputRounding {
+        InputRounding { compensates: self.error_compensation, searches_clips: self.clip_search }
+    }
+
+    /// Rounds for the recorded inputs where the plan's presets and the recording allow it, or where
+    /// a recipe says so.
+    fn round_by_inputs(
         &self,
         checkpoint: &Arc<Checkpoint>,
         plan: &mut Plan,
         warnings: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let is_planned = !plan.compensation.tensors().is_empty();
-        if !self.error_compensation && !is_planned {
+        let (is_planned, rounding) = (!plan.by_inputs.is_empty(), self.by_inputs());
+        if rounding == InputRounding::default() && !is_planned {
             return Ok(());
         }
         let Some(activations) = self.activations.open(checkpoint)? else { return Ok(()) };
         if is_planned {
-            plan.compensation = std::mem::take(&mut plan.compensation).with(activations);
+            plan.by_inputs = std::mem::take(&mut plan.by_inputs).with(activations);
             return Ok(());
         }
-        plan.compensation = ErrorCompensation::new(checkpoint, plan.iter(), activations);
-        let found = plan.compensation.tensors();
+        plan.by_inputs = RoundingByInputs::new(checkpoint, plan.iter(), rounding, activations);
+        let found = &plan.by_inputs;
         let can_be = |quantizer: Quantizer| {
-            quantizer.scheme.preset().is_some_and(Preset::can_be_compensated)
+            quantizer.scheme.preset().is_some_and(Preset::can_be_rounded_by_inputs)
         };
         let wanted = plan.iter().filter(|(_, quantizer)| can_be(*quantizer));
         let left: Vec<TensorId> =
-            wanted.map(|(id, _)| id).filter(|id| !found.contains(id)).collect();
+            wanted.map(|(id, _)| id).filter(|&id| found.get(id).is_none()).collect();
+        let option = if self.error_compensation { "--error-compensation" } else { "--clip-search" };
         match (found.len(), left.first()) {
             (0, None) => {
-                let why = "--error-compensation is for --scheme W4A16, W4A16_ASYM and W8A16/127.5, and mixtures of them";
-                Err(UsageError::options(&self.save.out, why).into())
+                let why = format!(
+                    "{option} is for --scheme W4A16, W4A16_ASYM and W8A16/127.5, and mixtures of them"
+                );
+                Err(UsageError::options(&self.save.out, &why).into())
             }
             (0, Some(_)) => {
-                let why = "--error-compensation needs recorded inputs of linear layers, and --activations have none of the selected ones";
-                Err(UsageError::options(&self.save.out, why).into())
+                let why = format!(
+                    "{option} needs recorded inputs of linear layers, and --activations have none of the selected ones"
+                );
+                Err(UsageError::options(&self.save.out, &why).into())
             }
             (_, Some(first)) => {
                 let name = checkpoint.tensor(*first).name.escape_debug();

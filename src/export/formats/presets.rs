@@ -5,7 +5,7 @@
 //! here exists because a load failed or silently gave wrong values.
 
 use crate::checkpoint::Checkpoint;
-use crate::export::compensated::{COMPENSATED_KEY, UPSTREAM_SCALES_KEY};
+use crate::export::compensated::{CLIPPED_KEY, COMPENSATED_KEY, UPSTREAM_SCALES_KEY};
 use crate::export::container_check;
 use crate::export::error::SaveError;
 use crate::export::formats::compressed_tensors::entry;
@@ -78,8 +78,11 @@ impl FormatWriter for Presets {
         output_plan.texts.push(TextFile { name: "config.json".into(), text: pretty(&json) });
         output_plan.scaled_together = scaled_together(plan, &units);
         let note = |mut metadata: FileMetadata, entries: &[Entry]| {
-            let is_compensated = |id: TensorId| plan.compensation.tensors().contains(&id);
+            let by_inputs = |id: TensorId| plan.by_inputs.get(id).unwrap_or_default();
+            let is_compensated = |id: TensorId| by_inputs(id).compensates;
             list_names(checkpoint, entries, (COMPENSATED_KEY, &is_compensated), &mut metadata);
+            let is_clipped = |id: TensorId| by_inputs(id).searches_clips;
+            list_names(checkpoint, entries, (CLIPPED_KEY, &is_clipped), &mut metadata);
             let has_upstream_scales =
                 |id: TensorId| matches!(preset_of(plan, id), Some(Preset::W8A8 | Preset::W8A16(_)));
             let list = (UPSTREAM_SCALES_KEY, &has_upstream_scales as &dyn Fn(TensorId) -> bool);

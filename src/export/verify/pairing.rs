@@ -4,7 +4,7 @@ use crate::checkpoint::packed::{FAKE_METADATA_KEY, Int8, QuantizedMetadata};
 use crate::checkpoint::qat::is_observer;
 use crate::checkpoint::{Checkpoint, Content, Format, Stored, StoredId};
 use crate::export::compensated::{
-    COMPENSATED_KEY, CompensatedTensors, UPSTREAM_SCALES_KEY, listed_names,
+    CLIPPED_KEY, COMPENSATED_KEY, CompensatedTensors, UPSTREAM_SCALES_KEY, listed_names,
 };
 use crate::export::error::SaveError;
 use crate::export::ggml_blocks;
@@ -67,7 +67,9 @@ pub struct Pairing<'c> {
     pub importance: Importance,
     /// Tensors of the output whose rounding was compensated.
     pub(super) compensated: HashSet<TensorId>,
-    /// The checksums of the rows written of these tensors, if they are known.
+    /// Tensors of the output whose clips were searched.
+    pub(super) clipped: HashSet<TensorId>,
+    /// The checksums of the rows written of compensated tensors, if they are known.
     pub(super) written: Option<&'c CompensatedTensors>,
 }
 
@@ -132,10 +134,13 @@ impl<'c> Pairing<'c> {
 
     fn with_pairs(out: &'c Checkpoint, source: &'c Checkpoint, pairs: Vec<Pair>) -> Pairing<'c> {
         let importance = Importance::default();
-        let names = listed_names(out, COMPENSATED_KEY);
-        let compensated =
-            out.ids().filter(|&id| names.contains(out.tensor(id).name.as_str())).collect();
-        let mut pairing = Pairing { out, source, pairs, importance, compensated, written: None };
+        let listed = |key: &str| -> HashSet<TensorId> {
+            let names = listed_names(out, key);
+            out.ids().filter(|&id| names.contains(out.tensor(id).name.as_str())).collect()
+        };
+        let (compensated, clipped) = (listed(COMPENSATED_KEY), listed(CLIPPED_KEY));
+        let written = None;
+        let mut pairing = Pairing { out, source, pairs, importance, compensated, clipped, written };
         pairing.pairs.extend(pairing.attached());
         pairing
     }

@@ -11,9 +11,9 @@ use crate::export::request::{OutputFormat, Request, Task};
 use crate::export::verify::pairing::{Match, Pairing};
 use crate::export::weight_layout::layout_of;
 use crate::plan::gguf_mix::becomes_f16;
-use crate::plan::{ErrorCompensation, InputQuantization, Plan};
+use crate::plan::{InputQuantization, Plan, RoundingByInputs};
 use crate::quantization::ggml::{Importance, ImportanceOrigin};
-use crate::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
+use crate::quantization::{Calibration, InputRounding, QuantizationScheme, Quantizer, Rounding};
 use crate::tensor::{BlockType, FloatType};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -65,9 +65,14 @@ pub(super) fn recover(pairing: &Pairing) -> Result<Option<Request>, SaveError> {
         plan.inputs = InputQuantization::Static(inputs);
     }
     plan.importance = recovered_importance(pairing);
-    let compensated = pairing.pairs.iter().filter(|pair| pairing.compensated.contains(&pair.out));
-    plan.compensation =
-        ErrorCompensation::of_tensors(compensated.map(|pair| pair.source).collect());
+    let by_inputs = pairing.pairs.iter().filter_map(|pair| {
+        let found = InputRounding {
+            compensates: pairing.compensated.contains(&pair.out),
+            searches_clips: pairing.clipped.contains(&pair.out),
+        };
+        (found != InputRounding::default()).then_some((pair.source, found))
+    });
+    plan.by_inputs = RoundingByInputs::of_tensors(by_inputs.collect());
     let format = match pairing.out.format() {
         Format::Gguf => OutputFormat::Gguf,
         Format::Burnpack => OutputFormat::Burn(layout_of(pairing.out)),

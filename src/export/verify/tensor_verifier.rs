@@ -5,7 +5,7 @@
 
 use crate::checkpoint::formats::gguf::IMPORTANCE_FILE_KEY;
 use crate::checkpoint::packed::BIAS_FACTOR;
-use crate::checkpoint::{Checkpoint, Reader};
+use crate::checkpoint::{Checkpoint, Reader, StoredId};
 use crate::export::biases::{preset_factor, write_biases};
 use crate::export::encode::absmax;
 use crate::export::error::SaveError;
@@ -259,6 +259,7 @@ impl<'k> TensorVerifier<'k> {
         let shape = &self.pairing.source.tensor(pair.source).shape;
         let absmax = absmax(self.known, pair.source);
         let is_compensated = self.pairing.compensated.contains(&pair.out);
+        let chosen = self.scales_of_clips(pair, preset, &range)?;
         // If the stored bytes are as expected, so are the values. The first chunk is decoded as
         // well, which also checks the parameters in headers and config.json.
         let is_decoded = range.start == 0;
@@ -268,7 +269,6 @@ impl<'k> TensorVerifier<'k> {
             let coder = PresetCoder::new(preset, dtype, shape, absmax);
             if is_compensated {
                 kernels::convert(dtype, bytes, FloatType::F32, &mut self.expected);
-                return coder.encode(bytes, &mut rows).map(|()| coder);
             }
             let each = |x: &[f32], codes: &[u8], row: &[f32]| {
                 sums.merge(&kernels::restored_error(x, row));
@@ -277,7 +277,12 @@ impl<'k> TensorVerifier<'k> {
                     restored.extend_from_slice(row);
                 }
             };
-            coder.encode_and_restore(bytes, &mut rows, each).map(|()| coder)
+            let encoded = match &chosen {
+                Some(scales) => coder.encode_as_clipped(bytes, scales, &mut rows, each),
+                None if is_compensated => coder.encode(bytes, &mut rows),
+                None => coder.encode_and_restore(bytes, &mut rows, each),
+            };
+            encoded.map(|()| coder)
         })?;
         let Some(Ok(coder)) = encoded else {
             return Err(self.mismatch(pair, "its source cannot be quantized".into()));
@@ -358,6 +363,30 @@ impl<'k> TensorVerifier<'k> {
             None => seen.levels(),
         };
         Ok(sums)
+    }
+
+    /// The stored scales of rows whose clips were searched: which of the clips a group has follows
+    /// only from the layer's inputs. `None` for other tensors.
+    fn scales_of_clips(
+        &mut self,
+        pair: &Pair,
+        preset: Preset,
+        range: &Range<u64>,
+    ) -> Result<Option<Vec<u8>>, SaveError> {
+        let Pairing { out, source, .. } = self.pairing;
+        let is_clipped = self.pairing.clipped.contains(&pair.out);
+        let dtype = source.float_type(pair.source).filter(|_| is_clipped);
+        let Some(dtype) = dtype.filter(|_| preset.can_be_rounded_by_inputs()) else {
+            return Ok(None);
+        };
+        let coder = PresetCoder::new(preset, dtype, &source.tensor(pair.source).shape, 0.0);
+        let name = &out.tensor(pair.out).name;
+        let is_scale = |id: &StoredId| {
+            content_of(&out.stored(*id).name, name, preset) == Some(PresetPart::Scales)
+        };
+        let Some(scale) = parts(out, pair.out).into_iter().find(is_scale) else { return Ok(None) };
+        let at = |element: u64| coder.scales_before(element / coder.columns() as u64);
+        Ok(Some(self.out.stored(scale, at(range.start)..at(range.end))?.to_vec()))
     }
 
     /// Compares blocks of a ggml type. `range` consists of whole blocks, because rows do.

@@ -14,6 +14,22 @@ pub(crate) struct SecondMoments {
     sums: Vec<f32>,
 }
 
+/// The second moments of the inputs of each group of columns: square matrices one after another.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GroupMoments {
+    /// Number of columns in a group; the last may have fewer.
+    group: usize,
+    sums: Vec<f32>,
+}
+
+impl GroupMoments {
+    /// The moments of a group, row by row.
+    pub(crate) fn of_group(&self, number: usize) -> &[f32] {
+        let size = self.group * self.group;
+        self.sums.chunks(size).nth(number).unwrap_or_default()
+    }
+}
+
 impl SecondMoments {
     /// The moments of no samples yet.
     pub(crate) fn new(features: usize) -> SecondMoments {
@@ -38,6 +54,20 @@ impl SecondMoments {
             let (strides, dims) = ([n, count, n], [rows, count, n - first]);
             Product { c: upper, a: &features, b, strides, dims }.add();
         });
+    }
+
+    /// The moments of each group of consecutive columns.
+    pub(crate) fn of_groups(&self, group: usize) -> GroupMoments {
+        let (n, group) = (self.features, group.max(1));
+        let mut sums = Vec::with_capacity(n.saturating_mul(group));
+        for start in (0..n).step_by(group) {
+            let columns = start..n.min(start + group);
+            for (i, j) in columns.clone().flat_map(|i| columns.clone().map(move |j| (i, j))) {
+                // Only the upper triangle is filled.
+                sums.push(self.sums.get(i.min(j) * n + i.max(j)).copied().unwrap_or_default());
+            }
+        }
+        GroupMoments { group, sums }
     }
 
     /// Returns what rounding with compensation requires; `None` if all inputs are zero.

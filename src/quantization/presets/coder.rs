@@ -194,7 +194,7 @@ impl PresetCoder {
         values.clear();
         scales.clear();
         zero_points.clear();
-        let (mut zeros, stored) = (Vec::new(), scale_type(self.dtype));
+        let mut zeros = Vec::new();
         let has_byte_scales = self.has_byte_scales();
         self.each_band(bytes, |band| {
             self.pack(band.codes, values);
@@ -203,10 +203,9 @@ impl PresetCoder {
             } else if has_byte_scales {
                 scales.extend(band.scales.iter().map(|group| group.code));
             } else {
-                let all = band.scales.iter();
-                all.for_each(|group| write_f64(stored, group.scale.into(), scales));
+                self.append_scales(band.scales, scales);
             }
-            if let Preset::W4A16Asym(_) = self.preset {
+            if self.has_zero_points() {
                 zeros.extend(band.scales.iter().map(|group| group.zero));
             }
             each(&band);
@@ -214,14 +213,23 @@ impl PresetCoder {
         if self.preset == Preset::Nvfp4ComfyUi {
             *scales = tiled(scales, self.groups_across());
         }
-        if !zeros.is_empty() {
-            let across = self.groups_across();
-            for words in zeros.chunks(across * 8) {
-                let rows: Vec<&[f32]> = words.chunks(across).collect();
-                pack_zero_points(&rows, zero_points);
-            }
-        }
+        self.append_zero_points(&zeros, zero_points);
         Ok(())
+    }
+
+    /// Appends the stored form of scales of the weight's type.
+    pub(super) fn append_scales(&self, groups: &[GroupScale], scales: &mut Vec<u8>) {
+        let stored = scale_type(self.dtype);
+        groups.iter().for_each(|group| write_f64(stored, group.scale.into(), scales));
+    }
+
+    /// Appends the stored form of the zero points of whole rows.
+    pub(super) fn append_zero_points(&self, zeros: &[f32], zero_points: &mut Vec<u8>) {
+        let across = self.groups_across();
+        for words in zeros.chunks(across * 8) {
+            let rows: Vec<&[f32]> = words.chunks(across).collect();
+            pack_zero_points(&rows, zero_points);
+        }
     }
 
     /// Calls `each` with every row of `bytes`: its elements in F32, their codes, and their
@@ -267,6 +275,19 @@ impl PresetCoder {
         self.dtype
     }
 
+    pub(super) fn has_zero_points(&self) -> bool {
+        matches!(self.preset, Preset::W4A16Asym(_))
+    }
+
+    pub(super) fn grouped_levels<W: WorkingType>(&self) -> GroupedLevels {
+        GroupedLevels {
+            rule: level_rule(self.preset),
+            quotient_type: if divides_in_f32(self.preset) { FloatType::F32 } else { self.dtype },
+            restores_bf16: restores_bf16::<W>(self.preset),
+            group: self.group,
+        }
+    }
+
     /// Columns that share a scale.
     pub(super) fn group(&self) -> usize {
         self.group
@@ -302,7 +323,7 @@ impl PresetCoder {
         let Buffers { ranges, scales, codes, restored } = buffers;
         ranges.clear();
         ranges.resize(self.groups_across(), (0.0, 0.0));
-        let has_signs = matches!(self.preset, Preset::W4A16Asym(_));
+        let has_signs = self.has_zero_points();
         let mut is_finite = true;
         for x in x.chunks(self.columns) {
             is_finite &= kernels::group_ranges(x, self.group, has_signs, ranges);
@@ -314,12 +335,7 @@ impl PresetCoder {
         group_scales::<W>(preset, ranges, self.global, scales).map_err(BandError::ScaleOverflow)?;
         codes.resize(x.len(), 0);
         restored.resize(x.len(), 0.0);
-        let params = GroupedLevels {
-            rule: level_rule(preset),
-            quotient_type: if divides_in_f32(preset) { FloatType::F32 } else { self.dtype },
-            restores_bf16: restores_bf16::<W>(preset),
-            group: self.group,
-        };
+        let params = self.grouped_levels::<W>();
         let rows = codes.chunks_mut(self.columns).zip(restored.chunks_mut(self.columns));
         for (x, (codes, restored)) in x.chunks(self.columns).zip(rows) {
             let groups = scales.iter().map(|group| (group.scale, group.zero));

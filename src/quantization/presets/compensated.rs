@@ -1,8 +1,8 @@
-//! A preset of integers whose rounding is compensated for a layer's recorded inputs.
+//! A preset of integers that is rounded for a layer's recorded inputs.
 
-use crate::quantization::compensation::{Compensation, Product, add_product};
+use crate::quantization::compensation::{Compensation, Product, RecordedInputs, add_product};
 use crate::quantization::kernels::{self, Loop, integer_byte};
-use crate::quantization::preset::Preset;
+use crate::quantization::preset::{Preset, PresetGroup};
 use crate::quantization::presets::coder::{EncodedRows, PresetCoder};
 use crate::quantization::presets::levels::{level, restored};
 use crate::quantization::presets::scale::GroupScale;
@@ -15,74 +15,128 @@ const BLOCK: usize = 128;
 
 /// The squared errors ‖(W−Ŵ)X‖² of the outputs of some rows, over the recorded inputs X.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct CompensatedError {
+pub(crate) struct OutputErrors {
     /// ‖WX‖²
     pub signal: f64,
-    /// ‖(W−Ŵ)X‖² with each element rounded to nearest.
+    /// ‖(W−Ŵ)X‖² with each element rounded to nearest by scales of whole ranges.
     pub nearest: f64,
+    /// With each element rounded to nearest by scales of the clips that were found.
+    pub clipped: Option<f64>,
     /// With compensation.
-    pub compensated: f64,
+    pub compensated: Option<f64>,
 }
 
-impl CompensatedError {
+impl OutputErrors {
     /// Adds the error of further rows.
-    pub(crate) fn merge(&mut self, next: &CompensatedError) {
+    pub(crate) fn merge(&mut self, next: &OutputErrors) {
+        let sum = |a: Option<f64>, b: Option<f64>| Some(a? + b?);
         self.signal += next.signal;
         self.nearest += next.nearest;
-        self.compensated += next.compensated;
+        self.clipped = sum(self.clipped, next.clipped);
+        self.compensated = sum(self.compensated, next.compensated);
     }
 }
 
 impl Preset {
-    /// Whether rounding to the preset can be compensated.
-    pub fn can_be_compensated(self) -> bool {
+    /// Whether rounding to the preset can depend on a layer's recorded inputs.
+    pub fn can_be_rounded_by_inputs(self) -> bool {
         matches!(self, Preset::W8A16(_) | Preset::W4A16(_) | Preset::W4A16Asym(_))
+    }
+
+    /// Number of columns that share a scale, for a weight with `columns` columns.
+    pub(crate) fn columns_of_group(self, columns: usize) -> usize {
+        match self.group() {
+            PresetGroup::Columns(group) | PresetGroup::Block(group) => group as usize,
+            PresetGroup::Tensor | PresetGroup::Channel => columns,
+        }
     }
 }
 
 impl PresetCoder {
-    /// Like [`PresetCoder::encode`], with the same scales and zero points. Columns are rounded
-    /// from first to last, and each error is spread over the columns that follow. Returns the
-    /// errors of the outputs and of the weights.
+    /// Like [`PresetCoder::encode`], rounded for a layer's recorded inputs. With clips that are
+    /// searched, the scales are those of the clips with the least output error. With compensation,
+    /// columns are rounded from first to last, and each error is spread over the columns that
+    /// follow. Returns the errors of the outputs and of the weights.
     ///
     /// # Errors
     ///
     /// See [`PresetCoder::encode`].
-    pub(crate) fn encode_compensated(
+    pub(crate) fn encode_for_inputs(
         &self,
         bytes: &[u8],
-        compensation: &Compensation,
+        inputs: &RecordedInputs,
         out: &mut EncodedRows,
-    ) -> Result<(CompensatedError, ErrorSums), NotQuantizable> {
-        let (mut original, mut nearest, mut scales) = (Vec::new(), Vec::new(), Vec::new());
-        // Scales and zero points are those of rounding to nearest.
+    ) -> Result<(OutputErrors, ErrorSums), NotQuantizable> {
+        let (mut original, mut scales, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         self.encode_bands(bytes, out, |row| {
             original.extend_from_slice(row.x);
-            nearest.extend(row.x.iter().zip(row.restored).map(|(x, restored)| x - restored));
+            lost.extend(row.x.iter().zip(row.restored).map(|(x, restored)| x - restored));
             scales.extend_from_slice(row.scales);
         })?;
-        let mut levels = vec![0.0; original.len()];
-        let rounding = Rounding { coder: self, scales: &scales, levels: &mut levels };
+        let compensation = &inputs.compensation;
         let error = |rows: Vec<f32>, rounding: Option<Rounding>| {
             kernels::run_loop(Columns { compensation, rows, rounding })
         };
-        let found = CompensatedError {
+        let mut found = OutputErrors {
             signal: error(original.clone(), None),
-            nearest: error(nearest, None),
-            compensated: error(original.clone(), Some(rounding)),
+            nearest: error(lost, None),
+            clipped: None,
+            compensated: None,
         };
-        out.values.clear();
-        let codes: Vec<u8> = levels.iter().map(|&level| integer_byte(level)).collect();
-        self.pack(&codes, &mut out.values);
+        let mut sums = ErrorSums::default();
+        if let Some(groups) = &inputs.groups {
+            scales = self.search_clips(&original, groups);
+            let mut lost = Vec::with_capacity(original.len());
+            self.encode_scaled(&original, &scales, out, |x, _, restored| {
+                sums.merge(&kernels::restored_error(x, restored));
+                lost.extend(x.iter().zip(restored).map(|(x, restored)| x - restored));
+            });
+            found.clipped = Some(error(lost, None));
+        }
+        if inputs.compensates {
+            let mut levels = vec![0.0; original.len()];
+            let rounding = Rounding { coder: self, scales: &scales, levels: &mut levels };
+            found.compensated = Some(error(original.clone(), Some(rounding)));
+            out.values.clear();
+            let codes: Vec<u8> = levels.iter().map(|&level| integer_byte(level)).collect();
+            self.pack(&codes, &mut out.values);
+            sums = self.errors_of_levels(&original, &levels, &scales);
+        }
+        sums.levels = self.levels_of(&out.values);
+        Ok((found, sums))
+    }
+
+    /// Like [`PresetCoder::encode`] for rows whose clips were searched: the clips are those whose
+    /// scales equal the stored `scales`, and whole ranges where no clip has the scale. Calls
+    /// `each` with the elements, codes and dequantized values of each row.
+    ///
+    /// # Errors
+    ///
+    /// See [`PresetCoder::encode`].
+    pub(crate) fn encode_as_clipped(
+        &self,
+        bytes: &[u8],
+        scales: &[u8],
+        out: &mut EncodedRows,
+        each: impl FnMut(&[f32], &[u8], &[f32]),
+    ) -> Result<(), NotQuantizable> {
+        let mut x = Vec::new();
+        self.encode_bands(bytes, out, |row| x.extend_from_slice(row.x))?;
+        let scales = self.clips_of_scales(&x, scales);
+        self.encode_scaled(&x, &scales, out, each);
+        Ok(())
+    }
+
+    /// The errors of the weights from the levels of whole rows.
+    fn errors_of_levels(&self, x: &[f32], levels: &[f32], scales: &[GroupScale]) -> ErrorSums {
         let mut sums = ErrorSums::default();
         let mut restored = vec![0.0; self.columns()];
-        let rows = original.chunks(self.columns()).zip(levels.chunks(self.columns()));
+        let rows = x.chunks(self.columns()).zip(levels.chunks(self.columns()));
         for ((x, levels), row_scales) in rows.zip(scales.chunks(self.groups_across())) {
             kernels::run_loop(RestoreRow { coder: self, levels, row_scales, out: &mut restored });
             sums.merge(&kernels::restored_error(x, &restored));
         }
-        sums.levels = self.levels_of(&out.values);
-        Ok((found, sums))
+        sums
     }
 }
 

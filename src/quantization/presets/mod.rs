@@ -5,6 +5,7 @@
 //! weight's own type, rounded after every step. Slices in, stored bytes out; nothing here knows
 //! files. The table of presets is in `quantization/preset.rs`.
 
+mod clip_search;
 mod coder;
 mod compensated;
 mod levels;
@@ -17,6 +18,6 @@ mod working_type;
 pub use stored::encode;
 
 pub(crate) use coder::{EncodedRows, PresetCoder};
-pub(crate) use compensated::CompensatedError;
+pub(crate) use compensated::OutputErrors;
 pub(crate) use seen_codes::SeenCodes;
 pub(crate) use stored::shape_bytes;
