@@ -73,7 +73,8 @@ impl Budget {
         let first = model.plan().iter().next().map(|(_, quantizer)| quantizer.scheme);
         let only = first.filter(|scheme| model.schemes().contains(scheme));
         let only = only.unwrap_or(model.scheme());
-        let schemes = model.schemes().iter().map(|&scheme| (scheme, !one_scheme || scheme == only));
+        let schemes = model.schemes().iter().filter(|&&s| !model.needs_recorded_inputs(s));
+        let schemes = schemes.map(|&scheme| (scheme, !one_scheme || scheme == only));
         let schemes: Vec<_> = schemes.collect();
         let mut budget = Budget {
             curve: Curve::new(0, []),

@@ -1,6 +1,9 @@
 //! The checkpoint with everything measured of its tensors, and the plan for it.
 
 mod marks;
+mod recorded_fp8;
+
+pub(crate) use recorded_fp8::PRESETS;
 
 use crate::activations::OutputError;
 use crate::app::name_shapes::NameShapes;
@@ -243,6 +246,7 @@ impl Model {
             self.scheme = preferred.unwrap_or(self.scheme);
         }
         self.schemes = schemes;
+        self.offer_recorded_fp8();
         self.update_sqnrs();
         self.update_quality();
     }
@@ -437,12 +441,16 @@ impl Model {
         self.outputs.as_ref()?.error(id, self.quantizer_of(id))
     }
 
-    /// Scales of layer inputs: those of the plan first, then those of captured activations, or
-    /// else those of observers in the checkpoint.
-    pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
+    /// Scales of layer inputs as int8: those of captured activations, or else those of observers in
+    /// the checkpoint.
+    pub fn recorded_input_scales(&self) -> BTreeMap<TensorId, f32> {
         let captured = self.outputs.as_ref().map(Outputs::input_scales);
-        let observed = || observed_input_scales(&self.checkpoint).unwrap_or_default();
-        let mut scales = captured.unwrap_or_else(observed);
+        captured.unwrap_or_else(|| observed_input_scales(&self.checkpoint).unwrap_or_default())
+    }
+
+    /// Scales of layer inputs: those of the plan first, then those that were recorded.
+    pub fn input_scales(&self) -> BTreeMap<TensorId, f32> {
+        let mut scales = self.recorded_input_scales();
         if let InputQuantization::Static(own) = &self.plan.inputs {
             scales.extend(own);
         }

@@ -2,7 +2,7 @@
 
 use crate::app::formats::FormatFit;
 use crate::app::meter::Meter;
-use crate::app::model::Model;
+use crate::app::model::{Model, PRESETS};
 use crate::app::pager::{Line, Pager};
 use crate::app::tensor_metrics::scheme_name;
 use crate::checkpoint::Checkpoint;
@@ -222,6 +222,10 @@ impl SaveDialog {
                 plan.inputs = InputQuantization::Static(scales);
             }
             SaveKind::Quantize(W8A8) => plan.inputs = InputQuantization::Dynamic,
+            SaveKind::Quantize(PRESETS) => {
+                self.left_out(model).into_iter().for_each(|id| plan.unmark(id));
+                plan = model.with_fp8_inputs(plan);
+            }
             _ => {}
         }
         let container = self.kind.container().unwrap_or_default();
@@ -237,10 +241,19 @@ impl SaveDialog {
         plan
     }
 
+    /// Whether marks need scales of inputs that are still being recorded.
+    pub fn waits_for_inputs(&self, model: &Model) -> bool {
+        let outputs = model.outputs.as_ref();
+        let is_waiting = |id| outputs.is_some_and(|outputs| outputs.is_waiting(id));
+        self.kind == SaveKind::Static || self.left_out(model).into_iter().any(is_waiting)
+    }
+
     /// Marks that stay floats because the scale of their layer's inputs is unknown.
     fn left_out(&self, model: &Model) -> Vec<TensorId> {
-        if self.kind != SaveKind::Static {
-            return Vec::new();
+        match self.kind {
+            SaveKind::Quantize(PRESETS) => return model.fp8_without_inputs(),
+            SaveKind::Static => {}
+            _ => return Vec::new(),
         }
         let scales = model.input_scales();
         let marked = model.plan().iter().map(|(id, _)| id);

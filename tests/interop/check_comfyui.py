@@ -6,7 +6,7 @@ ComfyUI is not a package, so this script repeats `_load_quantized_module` (comfy
 the marker `comfy_quant` selects the layout class, and `weight` and its scales become a
 QuantizedTensor with it. Its values must equal those of `quantscope dequantize` bit for bit, and
 the outputs of a Linear layer must equal those of the floats up to the rounding of its inputs.
-NVFP4 must be what comfy-kitchen itself makes of the source. DIRECTORY is for temporary files.
+NVFP4 must be what comfy-kitchen itself makes of the source. The same for mixtures of these. DIRECTORY is for temporary files.
 """
 
 import json
@@ -26,6 +26,13 @@ LAYOUTS = {
     "nvfp4": ("TensorCoreNVFP4Layout", torch.uint8),
 }
 PREFIX = "model.diffusion_model.double_blocks.0."
+LAYERS = ("img_attn.qkv", "img_mlp.0", "img_mlp.2")
+# Budgets; without schemes they choose from all.
+MIXTURES = {
+    "fp8-nvfp4": ["--max-bytes", "15kB", "--schemes", "FP8,NVFP4_COMFYUI"],
+    "all": ["--max-bytes", "15kB"],
+    "fp8-float": ["--max-bytes", "24kB", "--schemes", "FP8"],
+}
 FLOAT = {PREFIX + "conv.weight", PREFIX + "norm.weight", "first_stage_model.fc.weight"}
 
 
@@ -47,7 +54,7 @@ def make(path):
 
 
 def loaded(tensors, layer, compute_dtype):
-    """The weight of a layer as ComfyUI's Linear holds it."""
+    """The weight of a layer as ComfyUI's Linear holds it, and its format."""
     marker = json.loads(tensors.pop(f"{layer}.comfy_quant").numpy().tobytes())
     layout, storage = LAYOUTS[marker["format"]]
     weight, scale = tensors.pop(f"{layer}.weight"), tensors.pop(f"{layer}.weight_scale")
@@ -61,7 +68,7 @@ def loaded(tensors, layer, compute_dtype):
         assert scale.dtype == torch.float32
         assert scale.shape in [(), (weight.shape[0], 1)], scale.shape
     params = get_layout_class(layout).Params(**scales, orig_dtype=compute_dtype, orig_shape=shape)
-    return QuantizedTensor(weight, layout, params)
+    return QuantizedTensor(weight, layout, params), marker["format"]
 
 
 def is_own(weight, original):
@@ -79,17 +86,25 @@ def main():
     source = directory / "model.safetensors"
     make(source)
     failed = 0
-    for scheme in ("per-channel", "per-tensor", "FP8", "NVFP4_COMFYUI"):
+    uniform = ("per-channel", "per-tensor", "FP8", "NVFP4_COMFYUI")
+    cases = {scheme: ["--scheme", scheme] for scheme in uniform} | MIXTURES
+    for scheme, options in cases.items():
         out, floats = directory / f"{scheme}.safetensors", directory / f"{scheme}-floats.safetensors"
         run = lambda *command: subprocess.run([quantscope, *map(str, command), "--quiet"], check=True, stdout=subprocess.DEVNULL)
-        run("quantize", source, "--output", out, "--for", "comfyui", "--scheme", scheme)
+        run("quantize", source, "--output", out, "--for", "comfyui", *options)
         run("dequantize", out, "--output", floats, "--dtype", "f32")
         tensors, expected, original = load_file(out), load_file(floats), load_file(source)
         layers = [name.removesuffix(".comfy_quant") for name in tensors if name.endswith(".comfy_quant")]
-        assert len(layers) == 3, layers
+        assert len(layers) == 3 or scheme in MIXTURES, layers
+        formats = sorted({json.loads(tensors[f"{layer}.comfy_quant"].numpy().tobytes())["format"] for layer in layers})
+        if scheme in MIXTURES:
+            print(f"{scheme}: {', '.join(formats)}, {3 - len(layers)} layers of floats")
+        if scheme in MIXTURES and len(formats) + (len(layers) < 3) < 2:
+            print(f"{scheme}: not a mixture, {formats}")
+            failed += 1
         for layer in layers:
-            weight = loaded(tensors, layer, torch.float32)
-            if scheme == "NVFP4_COMFYUI" and not is_own(weight, original[f"{layer}.weight"]):
+            weight, kind = loaded(tensors, layer, torch.float32)
+            if kind == "nvfp4" and not is_own(weight, original[f"{layer}.weight"]):
                 print(f"{scheme} {layer}: not what comfy-kitchen makes")
                 failed += 1
             equal = torch.equal(weight.dequantize(), expected[f"{layer}.weight"])
@@ -100,7 +115,8 @@ def main():
             print(f"{scheme} {layer}: values {'equal' if equal else 'DIFFER'}, output {error:.4f}")
             failed += not equal or error > 0.02
         rest = {name: tensor for name, tensor in tensors.items()}
-        copies = FLOAT | {PREFIX + "img_mlp.0.bias"}
+        floating = {f"{PREFIX}{layer}.weight" for layer in LAYERS if f"{PREFIX}{layer}" not in layers}
+        copies = FLOAT | {PREFIX + "img_mlp.0.bias"} | floating
         same = set(rest) == copies and all(torch.equal(rest[name], original[name]) for name in rest)
         print(f"{scheme}: {len(rest)} other tensors {'as they were' if same else 'DIFFER'}")
         failed += not same

@@ -23,7 +23,9 @@ from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 PRESETS = ["W4A16", "W4A16_ASYM", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4A16", "MXFP4A16", "MXFP8A16"]
 # A budget, and what it chooses from.
 MIXTURES = {
+    "int4-int8": ("7bpw", "W4A16,W8A16"),
     "int4-fp8": ("8bpw", "W4A16,FP8_DYNAMIC"),
+    "fp8-float": ("12bpw", "FP8_DYNAMIC"),
     "fp4-fp8": ("8bpw", "NVFP4A16,FP8_DYNAMIC"),
     "all": ("7.5bpw", "W4A16,NVFP4A16,MXFP4A16,FP8_BLOCK,MXFP8A16"),
 }

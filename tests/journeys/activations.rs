@@ -3,9 +3,12 @@
 use crate::support::checkpoint::{Tensor, f32s, weights, write};
 use crate::support::driver::{DEMO, Driver, TINY_LLAMA};
 use crate::support::stdout;
+use crate::target::choose_presets;
 use quantscope::activations::ActivationMode;
 use quantscope::app::outputs::OutputsEvent;
+use quantscope::app::overlay::Overlay;
 use quantscope::app::{Event, Meter};
+use quantscope::quantization::{Preset, QuantizationScheme};
 use std::time::Duration;
 
 /// The demo with measured output errors.
@@ -324,6 +327,44 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     driver.press("Esc u");
     assert_eq!(driver.app.model.plan().len(), 3);
     assert!(!driver.app.model.plan().inputs.is_static());
+}
+
+#[test]
+fn fp8_with_recorded_inputs_is_offered_once_they_are_known() {
+    let fp8 = QuantizationScheme::Preset(Preset::Fp8);
+    let mut plain = Driver::open("tests/data/tiny-llama/single");
+    choose_presets(&mut plain, "vllm");
+    assert!(!plain.app.model.schemes().contains(&fp8));
+
+    let (mut driver, captures) = recorded_llama();
+    choose_presets(&mut driver, "vllm");
+    assert_eq!(driver.app.model.schemes().last(), Some(&fp8));
+    // Budgets leave it out.
+    driver.press("b");
+    let Some(Overlay::Budget(budget)) = &driver.app.overlay else { panic!("the budget is open") };
+    assert!(budget.schemes.iter().all(|(scheme, _)| *scheme != fp8));
+    driver.press("Esc X End Enter");
+    assert!(driver.app.model.plan().iter().all(|(_, quantizer)| quantizer.scheme == fp8));
+    driver.press("s");
+    driver.expect("2 tensors quantized, 19 tensors unchanged");
+    driver.expect_words(
+        "model.layers.0.mlp.down_proj.weight is not quantized: its input was not recorded",
+    );
+    driver.expect("single-FP8");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    driver.press("Esc");
+    // The bytes equal those of the command line.
+    let cli = driver.path("cli");
+    let out = cli.to_str().expect("text");
+    let model = "tests/data/tiny-llama/single";
+    let args = ["quantize", model, "-o", out, "--include", "*.0.mlp.*", "--for", "vllm"];
+    let inputs = ["--activation-scheme", "static", "--activations", &captures];
+    stdout(&[&args[..], &["--scheme", "FP8"], &inputs].concat());
+    for name in ["model.safetensors", "config.json"] {
+        let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).expect("reads");
+        assert!(read(&driver.path("single-FP8")) == read(&cli), "{name}");
+    }
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn from_a_model_to_a_saved_checked_and_compared_one() {
 }
 
 /// Chooses presets of compressed-tensors for a loader.
-fn choose_presets(driver: &mut Driver, loader: &str) {
+pub(crate) fn choose_presets(driver: &mut Driver, loader: &str) {
     choose_target(driver, loader);
     driver.press("T l l Enter");
     driver.expect("compressed-tensors presets");

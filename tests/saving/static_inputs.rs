@@ -77,6 +77,28 @@ fn static_input_scales_are_stored_and_the_config_is_static() {
 }
 
 #[test]
+fn transformers_is_said_to_leave_inputs_as_floats() {
+    let saved = tiny_llama();
+    let scope = ["--include", "*.0.mlp.up_proj.weight", "--include", "*.0.mlp.gate_proj.weight"];
+    let inputs = ["--activation-scheme", "static", "--activations", &saved.captures];
+    let said = "reports the scales of inputs as unexpected keys and leaves inputs as floats";
+    for scheme in ["W8A8", "FP8"] {
+        let out = saved.path(scheme);
+        let command = ["quantize", &saved.model, "-o", &out, "--for", "transformers"];
+        let options = [&command[..], &["--scheme", scheme], &scope, &inputs].concat();
+        let text = stdout(&[&options[..], &["--dry-run"]].concat());
+        assert!(text.contains(said), "{scheme}: {text}");
+        stdout(&options);
+        let text = stdout(&["check", &out, "--for", "transformers"]);
+        assert!(text.contains(said), "{scheme}: {text}");
+    }
+    let out = saved.path("dynamic");
+    let command = ["quantize", &saved.model, "-o", &out, "--for", "transformers"];
+    let text = stdout(&[&command[..], &scope].concat());
+    assert!(!text.contains(said), "{text}");
+}
+
+#[test]
 fn static_outputs_are_verified_and_dequantized() {
     let saved = tiny_llama();
     let out = saved.statically("static");

@@ -109,7 +109,7 @@ pub fn update(app: &mut App, event: Event) -> Effects {
         Event::RecipeWritten(outcome) => app.recipe_written(outcome),
         Event::ReportWritten(outcome) => app.report_written(outcome),
         Event::RecipeRead(outcome) => app.recipe_read(outcome),
-        Event::Outputs(news) => app.outputs_event(news),
+        Event::Outputs(news) => app.outputs_event(news, &mut effects),
         Event::Compared(outcome) => app.compared(outcome),
     }
     app.follow_target(&mut effects);

@@ -38,7 +38,7 @@ impl App {
         self.open_activations(files, effects);
     }
 
-    pub(super) fn outputs_event(&mut self, news: OutputsEvent) {
+    pub(super) fn outputs_event(&mut self, news: OutputsEvent, effects: &mut Effects) {
         match news {
             OutputsEvent::Opened(outputs) => {
                 self.model.outputs = Some(outputs);
@@ -52,6 +52,10 @@ impl App {
             }
             OutputsEvent::Ended(ended) => {
                 self.measuring_outputs = None;
+                if self.model.offer_recorded_fp8() {
+                    self.comparison.clear();
+                    self.calibrate_for_target(effects);
+                }
                 self.update_ranking();
                 match ended {
                     Ok(()) => self.report_outputs(),

@@ -80,7 +80,7 @@ impl App {
             self.overlay = Some(Overlay::Save(dialog));
             return;
         }
-        if dialog.kind == SaveKind::Static && self.measuring_outputs.is_some() {
+        if self.measuring_outputs.is_some() && dialog.waits_for_inputs(&self.model) {
             let wait = "The inputs are still being calibrated. Wait, or choose another format.";
             dialog.problem = Some(wait.to_owned());
             self.overlay = Some(Overlay::Save(dialog));

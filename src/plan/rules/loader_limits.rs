@@ -51,6 +51,8 @@ pub enum Condition {
     Int8InputsOfF32,
     /// Inputs are quantized with calibrated scales.
     StaticInputs,
+    /// Inputs are quantized with calibrated scales, which config.json makes transformers ignore.
+    UnusedInputScales,
     /// The tensor belongs to an image encoder.
     VisionPart,
     /// The format is ComfyUI's, and the tensors have the names of the diffusers library.
@@ -85,7 +87,7 @@ pub struct LoaderLimit {
 }
 
 /// Every known limit.
-pub const LOADER_LIMITS: [LoaderLimit; 30] = [
+pub const LOADER_LIMITS: [LoaderLimit; 31] = [
     LoaderLimit {
         loader: Loader::Transformers,
         version: "5.24",
@@ -117,6 +119,14 @@ pub const LOADER_LIMITS: [LoaderLimit; 30] = [
         consequence: Consequence::Refuse,
         warn_without_target: true,
         sentence: "splits, joins or renames '{}' while loading and does not find its scale; leave it out",
+    },
+    LoaderLimit {
+        loader: Loader::Transformers,
+        version: "5.24",
+        condition: Condition::UnusedInputScales,
+        consequence: Consequence::Warn,
+        warn_without_target: false,
+        sentence: "reports the scales of inputs as unexpected keys and leaves inputs as floats; to quantize them, load with quantization_config=CompressedTensorsConfig(dequantize=False)",
     },
     LoaderLimit {
         loader: Loader::Transformers,
@@ -434,6 +444,10 @@ impl Condition {
             Condition::StaticInputs => {
                 some(linear == Some(LinearScheme::W8A8) && selected.plan.inputs.is_static())
             }
+            Condition::UnusedInputScales => some(
+                matches!(linear, Some(LinearScheme::W8A8 | LinearScheme::Presets))
+                    && selected.plan.inputs.is_static(),
+            ),
             Condition::DiffusersNames if selected.container == Container::ComfyUi => {
                 comfyui::diffusers_name(selected.checkpoint).map(str::to_owned)
             }
