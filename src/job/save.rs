@@ -228,9 +228,7 @@ impl Saving<'_> {
         let Saving { checkpoint, request, output_plan, threads, progress, .. } = *self;
         let pieces = self.pieces.entries;
         let order = WriteOrder { checkpoint, request, output_plan, pieces, threads, progress };
-        order.each(phase, |numbers, inputs| {
-            self.write_pieces(numbers, known, &writers, inputs)
-        })
+        order.each(phase, |numbers, inputs| self.write_pieces(numbers, known, &writers, inputs))
     }
 
     /// Writes the pieces of these numbers.
