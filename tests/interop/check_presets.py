@@ -144,6 +144,9 @@ def main():
     recorded = captures(f"{llama}/single", directory / "out" / "captures.safetensors")
     static = ["--scheme", "FP8", "--activation-scheme", "static", "--activations", recorded]
     cases["llama-FP8"] = (f"{llama}/single", static)
+    by_inputs = ["--clip-search", "--error-compensation", "--activations", recorded]
+    for preset in ["W4A16", "W4A16_ASYM"]:
+        cases[f"llama-{preset}-clips"] = (f"{llama}/single", ["--scheme", preset, *by_inputs])
     cases |= {f"experts-{preset}": (experts, ["--scheme", preset]) for preset in OF_EXPERTS}
     chosen = {name: case for name, case in cases.items() if not names or name in names}
     good = [check(program, name, *case, directory / "out", heard) for name, case in chosen.items()]
