@@ -70,20 +70,41 @@ impl JournalIdentity {
     }
 }
 
+/// Number of bytes collected before they are hashed: formatting writes a few at a time.
+const HASH_BYTES: usize = 1 << 14;
+
 /// Hashes text as it is formatted.
 #[derive(Default)]
-pub(crate) struct TextHasher(XxHash3_128);
+pub(crate) struct TextHasher {
+    hasher: XxHash3_128,
+    /// Bytes that are not hashed yet.
+    pending: Vec<u8>,
+}
 
 impl TextHasher {
+    /// Adds bytes.
+    fn add(&mut self, bytes: &[u8]) {
+        if self.pending.len() + bytes.len() > HASH_BYTES {
+            self.hasher.write(&self.pending);
+            self.pending.clear();
+        }
+        if bytes.len() > HASH_BYTES {
+            self.hasher.write(bytes);
+        } else {
+            self.pending.extend_from_slice(bytes);
+        }
+    }
+
     /// The digest of all text.
-    pub(crate) fn digest(&self) -> u128 {
-        self.0.finish_128()
+    pub(crate) fn digest(mut self) -> u128 {
+        self.hasher.write(&self.pending);
+        self.hasher.finish_128()
     }
 }
 
 impl fmt::Write for TextHasher {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.write(text.as_bytes());
+        self.add(text.as_bytes());
         Ok(())
     }
 }
@@ -97,7 +118,7 @@ pub(crate) fn plan_digest(output_plan: &OutputPlan) -> u128 {
     let _ =
         writeln!(hasher, "{rounding:?} {importance:?} {directory} {texts:?} {scaled_together:?}");
     for file in files {
-        hasher.0.write(&file.head);
+        hasher.add(&file.head);
         let _ = write!(hasher, "{:?} {:?} {:?}", file.name, file.offsets, file.entries);
         let mut transposed: Vec<TensorId> = file.transposed.iter().copied().collect();
         transposed.sort_unstable();

@@ -219,9 +219,9 @@ def full_disk(engine, name, work, place):
     with open(filler, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(place).free - written // 2)
     run = engine.submit("full", 7, work.words(out))
-    until(lambda: finished(out), 60, f"{name}: no partition on a small disk")
+    until(lambda: finished(out), 300, f"{name}: no partition on a small disk")
     # A retry waits for some seconds at most.
-    until_idle(out, 2)
+    until_idle(out, 4)
     held = len(finished(out))
     if held == 7 or os.path.isdir(out):
         sys.exit(f"FAILED {name} on a full disk: nothing failed")

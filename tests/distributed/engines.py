@@ -47,7 +47,9 @@ class Engine:
         self.root = root
         self.nodes, self.servers = {}, []
         self.environment = dict(os.environ)
-        os.makedirs(root, exist_ok=True)
+        # A controller would go on with the jobs of an earlier run.
+        shutil.rmtree(root, ignore_errors=True)
+        os.makedirs(root)
 
     def log(self, name):
         return os.path.join(self.root, f"{name}.log")

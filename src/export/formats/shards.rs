@@ -8,6 +8,8 @@ use crate::export::left_out::{self, is_left_out};
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan, TextFile};
 use crate::quantization::Rounding;
 use crate::tensor::{DType, TensorId};
+use rayon::prelude::*;
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The entries of each shard, in the source's order.
@@ -79,7 +81,7 @@ pub(super) fn entries(
 pub(super) fn lay_out(
     checkpoint: &Checkpoint,
     shards: Shards,
-    edit_metadata: &dyn Fn(FileMetadata, &[Entry]) -> FileMetadata,
+    edit_metadata: &(dyn Fn(FileMetadata, &[Entry]) -> FileMetadata + Sync),
     output_plan: &mut OutputPlan,
 ) -> Result<(), SaveError> {
     can_hold(checkpoint, &shards)?;
@@ -109,17 +111,20 @@ pub(super) fn lay_out(
             |entries: &Vec<Entry>| keeps_names || sources.len() == 1 || !entries.is_empty();
         let kept: Vec<_> = sources.iter().zip(shards).filter(|(_, e)| is_needed(e)).collect();
         let count = kept.len();
-        output_plan.files.extend((1..).zip(kept).map(|(number, (source, entries))| {
-            let name = match count {
-                _ if keeps_names && has_extension(source.source.path(), "safetensors") => {
-                    name_inside(checkpoint, source)
-                }
-                1 => "model.safetensors".to_owned(),
-                all => format!("model-{number:05}-of-{all:05}.safetensors"),
-            };
-            let metadata = if is_safetensors { source.metadata.clone() } else { Vec::new() };
-            file(name, metadata, entries)
-        }));
+        output_plan.files.par_extend(kept.into_par_iter().enumerate().map(
+            |(at, (source, entries))| {
+                let number = at + 1;
+                let name = match count {
+                    _ if keeps_names && has_extension(source.source.path(), "safetensors") => {
+                        name_inside(checkpoint, source)
+                    }
+                    1 => "model.safetensors".to_owned(),
+                    all => format!("model-{number:05}-of-{all:05}.safetensors"),
+                };
+                let metadata = if is_safetensors { source.metadata.clone() } else { Vec::new() };
+                file(name, metadata, entries)
+            },
+        ));
         output_plan.texts.extend(index(checkpoint, &output_plan.files));
         return Ok(());
     }
@@ -301,6 +306,13 @@ fn shared_elements(checkpoint: &Checkpoint) -> Option<String> {
     })
 }
 
+/// The content of an index of shards.
+#[derive(Serialize)]
+struct IndexFile<'i> {
+    metadata: serde_json::Map<String, serde_json::Value>,
+    weight_map: BTreeMap<&'i str, &'i str>,
+}
+
 /// Returns the index of the shards if there are several or the source has one.
 fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
     let source = checkpoint.index();
@@ -319,9 +331,8 @@ fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
     let total: u64 = files.iter().flat_map(|f| &f.entries).map(|e| e.bytes).sum();
     let mut metadata = source.map(|index| index.metadata.clone()).unwrap_or_default();
     metadata.insert("total_size".into(), total.into());
-    let json = serde_json::json!({ "metadata": metadata, "weight_map": weight_map });
-    let text =
-        python_json::from_json(serde_json::to_string_pretty(&json).unwrap_or_default()) + "\n";
+    let json = serde_json::to_string_pretty(&IndexFile { metadata, weight_map });
+    let text = python_json::from_json(json.unwrap_or_default()) + "\n";
     Some(TextFile { name, text })
 }
 

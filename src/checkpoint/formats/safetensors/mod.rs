@@ -9,6 +9,7 @@ use crate::checkpoint::name_index;
 use crate::checkpoint::{Source, Stored};
 use crate::tensor::{DType, Dims, Names, Shape};
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::path::Path;
 
 /// Maximum length of the JSON in bytes, set by the format.
@@ -151,14 +152,14 @@ pub fn header_bytes<'a>(
         if json.len() > 1 {
             json.push(',');
         }
-        let dims: Vec<_> = shape.dims().iter().map(u64::to_string).collect();
-        json.push_str(&format!(
-            "{}:{{\"dtype\":{},\"shape\":[{}],\"data_offsets\":[{at},{}]}}",
-            quoted(name),
-            quoted(dtype.name()),
-            dims.join(","),
-            at + bytes
-        ));
+        // Writing to a string cannot fail.
+        let (name, dtype) = (quoted(name), quoted(dtype.name()));
+        let _ = write!(json, "{name}:{{\"dtype\":{dtype},\"shape\":[");
+        for (axis, length) in shape.dims().iter().enumerate() {
+            let comma = if axis == 0 { "" } else { "," };
+            let _ = write!(json, "{comma}{length}");
+        }
+        let _ = write!(json, "],\"data_offsets\":[{at},{}]}}", at + bytes);
         at += bytes;
     }
     json.push('}');
