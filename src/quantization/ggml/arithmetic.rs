@@ -115,20 +115,31 @@ pub(super) fn weigh<const N: usize>(
 /// Returns the squares of the elements, which are their weights without importance.
 #[inline(always)]
 pub(super) fn squares<const N: usize>(x: &[f32; N]) -> [f32; N] {
-    x.map(|x| x * x)
+    each(x, |x| x * x)
 }
 
-/// Calls `f` with each block of `N` elements of a row and the importance of its elements.
+/// The blocks of `N` elements of a row, each with the importance of its elements.
 #[inline(always)]
-pub(super) fn for_each_block<const N: usize>(
-    row: &[f32],
-    importance: Option<&[f32]>,
-    mut f: impl FnMut(&[f32; N], Option<&[f32; N]>),
-) {
+pub(super) fn blocks<'a, const N: usize>(
+    row: &'a [f32],
+    importance: Option<&'a [f32]>,
+) -> impl Iterator<Item = (&'a [f32; N], Option<&'a [f32; N]>)> {
     let mut importance = importance.map(|importance| importance.as_chunks::<N>().0.iter());
-    for block in row.as_chunks::<N>().0 {
-        f(block, importance.as_mut().and_then(Iterator::next));
+    let blocks = row.as_chunks::<N>().0.iter();
+    blocks.map(move |block| (block, importance.as_mut().and_then(Iterator::next)))
+}
+
+/// Applies `f` to each element. Unlike `array::map`, it is compiled for the caller's instructions.
+#[inline(always)]
+pub(super) fn each<const N: usize, T: Copy + Default>(
+    x: &[f32; N],
+    f: impl Fn(f32) -> T,
+) -> [T; N] {
+    let mut out = [T::default(); N];
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f(x);
     }
+    out
 }
 
 /// Returns part `i` of a block that is divided into parts of `N` elements.

@@ -1,6 +1,6 @@
 //! MXFP4 and NVFP4: E2M1 values with one scale per 32 or 16 elements.
 
-use crate::quantization::ggml::arithmetic::{absmax, for_each_block, nibble, part};
+use crate::quantization::ggml::arithmetic::{absmax, blocks, nibble, part};
 
 /// The E2M1 values times two, so that they are integers. Scales are halved.
 const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -71,14 +71,14 @@ pub(super) fn decode_nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
 
 #[inline(always)]
 pub(super) fn quantize_mxfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<32>(row, None, |x, _| {
+    for (x, _) in blocks::<32>(row, None) {
         let exponent = mxfp4_exponent(absmax(x));
         let d = half_e8m0(exponent);
         out.push(exponent);
         out.extend::<[u8; 16]>(std::array::from_fn(|i| {
             nearest_value(x[i], d) | nearest_value(x[i + 16], d) << 4
         }));
-    });
+    }
 }
 
 /// Returns the exponent of a block's scale: that of the largest magnitude minus two, the largest
@@ -96,7 +96,7 @@ fn mxfp4_exponent(absmax: f32) -> u8 {
 
 #[inline(always)]
 pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<64>(row, None, |x, _| {
+    for (x, _) in blocks::<64>(row, None) {
         let scales: [u8; 4] = std::array::from_fn(|i| ue4m3(absmax(part::<16>(x, i)) / 6.0));
         out.extend(scales);
         for (i, &scale) in scales.iter().enumerate() {
@@ -105,7 +105,7 @@ pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
                 nearest_value(x[j], d) | nearest_value(x[j + 8], d) << 4
             }));
         }
-    });
+    }
 }
 
 /// Returns the index of the nearest value for a scale, the first of equally near ones.

@@ -2,8 +2,7 @@
 //! shifted up or down by an eighth.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, absmax, for_each_block, half, half_bytes, part, part_of, squares, sum_of_squares,
-    weigh,
+    SUPER_BLOCK, absmax, blocks, half, half_bytes, part, part_of, squares, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::grids;
 use crate::quantization::ggml::lattice::{Lattice, OddScales};
@@ -171,7 +170,7 @@ struct BlockOf32 {
 }
 
 pub(super) fn quantize_iq1_s(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = 2.0 * sum_of_squares(x) / 256.0;
         let blocks: [BlockOf32; 8] = std::array::from_fn(|i| {
             let x = part::<32>(x, i);
@@ -182,7 +181,7 @@ pub(super) fn quantize_iq1_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
         let Some(found) = OddScales::new(&blocks.map(|block| block.scale), 7) else {
             out.extend([0; 2]);
             push_iq1_s_points(&blocks, &[0; 8], out);
-            return;
+            continue;
         };
         out.extend(half_bytes(found.scale * 1.125));
         let mut levels = found.levels;
@@ -190,7 +189,7 @@ pub(super) fn quantize_iq1_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
             *level |= u8::from(block.down) << 3;
         }
         push_iq1_s_points(&blocks, &levels, out);
-    });
+    }
 }
 
 fn push_iq1_s_points(blocks: &[BlockOf32; 8], scale_bits: &[u8; 8], out: &mut Vec<u8>) {
@@ -261,7 +260,7 @@ impl BlockOf16 {
 }
 
 pub(super) fn quantize_iq1_m(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = 2.0 * sum_of_squares(x) / 256.0;
         let weights: [[f32; 16]; 16] = std::array::from_fn(|i| {
             let x = part::<16>(x, i);
@@ -281,7 +280,7 @@ pub(super) fn quantize_iq1_m(row: &[f32], importance: Option<&[f32]>, out: &mut 
         }));
         let Some(found) = found else {
             out.extend([0; 8]);
-            return;
+            continue;
         };
         let d = iq1_m_best_super_scale(x, &weights, &blocks, &found);
         let bits = f16::from_f32(d * 1.1125).to_bits();
@@ -289,7 +288,7 @@ pub(super) fn quantize_iq1_m(row: &[f32], importance: Option<&[f32]>, out: &mut 
             let levels = levels.iter().rev().fold(0, |all, &level| all << 3 | u16::from(level));
             out.extend((levels | (bits >> (4 * i) & 15) << 12).to_le_bytes());
         }
-    });
+    }
 }
 
 /// Returns the super-block scale with the least error, given all other choices.

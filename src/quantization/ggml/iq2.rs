@@ -2,7 +2,7 @@
 //! element; signs are stored separately.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, for_each_block, half, half_bytes, part, part_of, sum_of_squares, weigh,
+    SUPER_BLOCK, blocks, half, half_bytes, part, part_of, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::grids;
 use crate::quantization::ggml::lattice::{
@@ -88,7 +88,7 @@ impl Block {
 pub(super) fn quantize_iq2_xxs(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     const SEARCH: BlockSearch =
         BlockSearch { max_level: 2, steps: -6..=6, step: 0.1, refine: Refine::Always };
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = sum_of_squares(x) / 256.0;
         let blocks: [Block; 8] = std::array::from_fn(|i| {
             let x = part::<32>(x, i);
@@ -108,7 +108,7 @@ pub(super) fn quantize_iq2_xxs(row: &[f32], importance: Option<&[f32]>, out: &mu
         });
         let Some(found) = OddScales::new(&blocks.map(|block| block.scale), 15) else {
             out.extend([0; 66]);
-            return;
+            continue;
         };
         out.extend(half_bytes(found.scale));
         for (block, level) in blocks.iter().zip(found.levels) {
@@ -116,11 +116,11 @@ pub(super) fn quantize_iq2_xxs(row: &[f32], importance: Option<&[f32]>, out: &mu
             out.extend(block.points.iter().take(4).map(|&point| point as u8));
             out.extend((signs | u32::from(level) << 28).to_le_bytes());
         }
-    });
+    }
 }
 
 pub(super) fn quantize_iq2_xs(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = sum_of_squares(x) / 256.0;
         let blocks: [Block; 16] = std::array::from_fn(|i| {
             let x = part::<16>(x, i);
@@ -130,7 +130,7 @@ pub(super) fn quantize_iq2_xs(row: &[f32], importance: Option<&[f32]>, out: &mut
         });
         let Some(found) = OddScales::new(&blocks.map(|block| block.scale), 15) else {
             out.extend([0; 74]);
-            return;
+            continue;
         };
         out.extend(half_bytes(found.scale));
         for block in &blocks {
@@ -139,11 +139,11 @@ pub(super) fn quantize_iq2_xs(row: &[f32], importance: Option<&[f32]>, out: &mut
             }
         }
         out.extend(found.levels.as_chunks::<2>().0.iter().map(|[low, high]| low | high << 4));
-    });
+    }
 }
 
 pub(super) fn quantize_iq2_s(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = 2.0 * sum_of_squares(x) / 256.0;
         let blocks: [Block; 16] = std::array::from_fn(|i| {
             let x = part::<16>(x, i);
@@ -168,7 +168,7 @@ pub(super) fn quantize_iq2_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
         out.extend(groups().map(|(_, signs)| signs));
         out.extend(high);
         out.extend(levels.as_chunks::<2>().0.iter().map(|[low, high]| low | high << 4));
-    });
+    }
 }
 
 /// These types require an importance; without one all elements are equally important.

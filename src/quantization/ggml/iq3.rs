@@ -2,7 +2,7 @@
 //! signs are stored separately.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, for_each_block, half, half_bytes, part, part_of, squares, sum_of_squares, weigh,
+    SUPER_BLOCK, blocks, half, half_bytes, part, part_of, squares, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::grids;
 use crate::quantization::ggml::lattice::{
@@ -91,7 +91,7 @@ fn weights(x: &[f32; 32], importance: Option<&[f32; 32]>, mean_square: f32) -> [
 pub(super) fn quantize_iq3_xxs(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     const SEARCH: BlockSearch =
         BlockSearch { max_level: 7, steps: -15..=15, step: 0.2, refine: Refine::OffGrid };
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = 2.0 * sum_of_squares(x) / 256.0;
         let blocks: [Block; 8] = std::array::from_fn(|i| {
             let x = part::<32>(x, i);
@@ -105,7 +105,7 @@ pub(super) fn quantize_iq3_xxs(row: &[f32], importance: Option<&[f32]>, out: &mu
         });
         let Some(found) = OddScales::new(&blocks.map(|block| block.scale), 15) else {
             out.extend([0; 98]);
-            return;
+            continue;
         };
         out.extend(half_bytes(found.scale * 1.0125));
         out.extend(blocks.iter().flat_map(|block| block.points).map(|point| point as u8));
@@ -113,13 +113,13 @@ pub(super) fn quantize_iq3_xxs(row: &[f32], importance: Option<&[f32]>, out: &mu
             let signs = block.signs.iter().rev().fold(0, |all, &s| all << 7 | u32::from(s));
             out.extend((signs | u32::from(level) << 28).to_le_bytes());
         }
-    });
+    }
 }
 
 pub(super) fn quantize_iq3_s(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
     const SEARCH: BlockSearch =
         BlockSearch { max_level: 7, steps: -9..=9, step: 0.2, refine: Refine::AllIfOneIsOffGrid };
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = 2.0 * sum_of_squares(x) / 256.0;
         let is_zero = |i| part::<32>(x, i).iter().all(|&x| x == 0.0);
         let blocks: [Block; 8] = std::array::from_fn(|i| {
@@ -145,5 +145,5 @@ pub(super) fn quantize_iq3_s(row: &[f32], importance: Option<&[f32]>, out: &mut 
         }));
         out.extend(in_file_order().flat_map(|block| block.signs));
         out.extend(levels.as_chunks::<2>().0.iter().map(|[low, high]| low | high << 4));
-    });
+    }
 }

@@ -1,8 +1,8 @@
 //! IQ4_NL and IQ4_XS: four bits per element select one of sixteen unevenly spaced values.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, extreme, for_each_block, half, half_bytes, inverse, nearest_int, nibble,
-    pack_nibbles, part, part_of, squares, sum_of_squares, weigh,
+    SUPER_BLOCK, blocks, extreme, half, half_bytes, inverse, nearest_int, nibble, pack_nibbles,
+    part, part_of, squares, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::MIN_ABSMAX;
 
@@ -38,23 +38,24 @@ pub(super) fn decode_iq4_xs(block: &[u8; 136], out: &mut [f32; SUPER_BLOCK]) {
 
 #[inline(always)]
 pub(super) fn quantize_iq4_nl(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<32>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<32>(row, importance) {
         let mean_square = sum_of_squares(x) * (2.0 / 32.0);
         let scale = find_scale(x, &weights(x, importance, mean_square));
         let inverse = inverse(scale);
         out.extend(half_bytes(scale));
         out.extend(pack_nibbles(&x.map(|x| nearest_value(inverse * x))));
-    });
+    }
 }
 
 #[inline(always)]
 pub(super) fn quantize_iq4_xs(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let mean_square = sum_of_squares(x) * (2.0 / 256.0);
-        let scales: [f32; 8] = std::array::from_fn(|i| {
+        let mut scales = [0f32; 8];
+        for (i, scale) in scales.iter_mut().enumerate() {
             let group = part(x, i);
-            find_scale(group, &weights(group, part_of(importance, i), mean_square))
-        });
+            *scale = find_scale(group, &weights(group, part_of(importance, i), mean_square));
+        }
         let d = -extreme(&scales) / 32.0;
         let inverse_d = inverse(d);
         let (mut high, mut low, mut packed) = (0u16, [0u8; 4], Vec::with_capacity(128));
@@ -70,7 +71,7 @@ pub(super) fn quantize_iq4_xs(row: &[f32], importance: Option<&[f32]>, out: &mut
         out.extend(high.to_le_bytes());
         out.extend(low);
         out.extend(packed);
-    });
+    }
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 //! quantized scales.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, extreme, for_each_block, half, half_bytes, nearest_int, part, part_of, squares,
-    sum, sum_of_squares, through_half, weigh,
+    SUPER_BLOCK, blocks, each, extreme, half, half_bytes, nearest_int, part, part_of, squares, sum,
+    sum_of_squares, through_half, weigh,
 };
 use crate::quantization::ggml::search::{
     LevelsAboveMin, MIN_ABSMAX, MinSearch, SymmetricLevels, positive, symmetric, three_bits,
@@ -54,27 +54,24 @@ pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
 
 #[inline(always)]
 pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
-        let groups: [WeightedGroup<16>; 16] = match importance {
-            Some(importance) => {
-                let mean_square = sum_of_squares(x) / 256.0;
-                std::array::from_fn(|i| {
-                    WeightedGroup::weighted(part(x, i), part(importance, i), mean_square, 3)
-                })
-            }
-            None => std::array::from_fn(|i| {
-                let x = part::<16>(x, i);
-                let search = MinSearch {
-                    max_level: 3,
-                    first: -0.5,
-                    step: 0.1,
-                    steps: 15,
-                    absolute_errors: true,
-                    limit_before_rounding: false,
-                };
-                WeightedGroup::new(search.run(x, &x.map(f32::abs)), 0.0)
-            }),
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
+        let search = MinSearch {
+            max_level: 3,
+            first: -0.5,
+            step: 0.1,
+            steps: 15,
+            absolute_errors: true,
+            limit_before_rounding: false,
         };
+        let mean_square = sum_of_squares(x) / 256.0;
+        let mut groups = [WeightedGroup::<16>::EMPTY; 16];
+        for (i, group) in groups.iter_mut().enumerate() {
+            let x = part::<16>(x, i);
+            *group = match part_of(importance, i) {
+                Some(importance) => WeightedGroup::weighted(x, importance, mean_square, 3),
+                None => WeightedGroup::new(search.run(x, &each(x, f32::abs)), 0.0),
+            };
+        }
         let header = match importance {
             Some(_) => SuperScales::weighted(&groups, 15),
             None => SuperScales::of_largest(&groups, 15),
@@ -90,7 +87,7 @@ pub(super) fn quantize_q2_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
         out.extend(pack_two_bits(|e| levels[e]));
         out.extend(half_bytes(header.d));
         out.extend(half_bytes(header.dmin));
-    });
+    }
 }
 
 /// Returns scale `i` of sixteen 6-bit scales: the low four bits are in eight bytes, the high two in
@@ -116,7 +113,7 @@ pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
 
 #[inline(always)]
 pub(super) fn quantize_q3_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let (groups, d, stored) = match importance {
             Some(importance) => q3_k_weighted(x, importance),
             None => q3_k_unweighted(x),
@@ -139,7 +136,7 @@ pub(super) fn quantize_q3_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
         out.extend(pack_two_bits(|e| levels[e]));
         out.extend(packed);
         out.extend(half_bytes(d));
-    });
+    }
 }
 
 /// The groups of a super-block, the scale of their scales, and their scales plus 32.
@@ -150,7 +147,10 @@ fn q3_k_weighted(x: &[f32; SUPER_BLOCK], importance: &[f32; SUPER_BLOCK]) -> Sym
     let mean_square = 2.0 * sum_of_squares(x) / 256.0;
     let weights: [[f32; 16]; 16] =
         std::array::from_fn(|i| weigh(part(importance, i), mean_square, part(x, i)));
-    let groups: [_; 16] = std::array::from_fn(|i| symmetric(part(x, i), &weights[i], 4));
+    let mut groups = [SymmetricLevels::<16>::EMPTY; 16];
+    for (i, group) in groups.iter_mut().enumerate() {
+        *group = symmetric(part(x, i), &weights[i], 4);
+    }
     let scales = std::array::from_fn(|i| groups[i].scale);
     let found = symmetric(&scales, &weights.map(sum), 32);
     (groups, found.scale, found.levels)
@@ -158,7 +158,10 @@ fn q3_k_weighted(x: &[f32; SUPER_BLOCK], importance: &[f32; SUPER_BLOCK]) -> Sym
 
 #[inline(always)]
 fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
-    let groups: [_; 16] = std::array::from_fn(|i| three_bits(part(x, i)));
+    let mut groups = [SymmetricLevels::<16>::EMPTY; 16];
+    for (i, group) in groups.iter_mut().enumerate() {
+        *group = three_bits(part(x, i));
+    }
     let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
     if max == 0.0 {
         // Zero bits represent a scale of −32.
@@ -234,11 +237,11 @@ pub(super) fn quantize_q4_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
         absolute_errors: false,
         limit_before_rounding: false,
     };
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let found = scales_mins_and_levels(&search, x, importance);
         out.extend(found.header);
         out.extend(pack_k_nibbles(&found.levels));
-    });
+    }
 }
 
 #[inline(always)]
@@ -251,7 +254,7 @@ pub(super) fn quantize_q5_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
         absolute_errors: false,
         limit_before_rounding: false,
     };
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
         let found = scales_mins_and_levels(&search, x, importance);
         let mut high = [0u8; 32];
         for (e, level) in found.levels.iter().enumerate() {
@@ -260,7 +263,7 @@ pub(super) fn quantize_q5_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
         out.extend(found.header);
         out.extend(high);
         out.extend(pack_k_nibbles(&found.levels));
-    });
+    }
 }
 
 /// A super-block of Q4_K or Q5_K.
@@ -280,17 +283,18 @@ fn scales_mins_and_levels(
 ) -> ScalesMinsAndLevels {
     let max_level = search.max_level;
     let mean_square = 2.0 * sum_of_squares(x) / 256.0;
-    let groups: [WeightedGroup<32>; 8] = std::array::from_fn(|i| {
+    let mut groups = [WeightedGroup::<32>::EMPTY; 8];
+    for (i, group) in groups.iter_mut().enumerate() {
         let x = part::<32>(x, i);
-        match part_of(importance, i) {
+        *group = match part_of(importance, i) {
             Some(importance) => WeightedGroup::weighted(x, importance, mean_square, max_level),
             None => {
                 let root_mean_square = (sum_of_squares(x) / 32.0).sqrt();
-                let weights = x.map(|x| root_mean_square + x.abs());
+                let weights = each(x, |x| root_mean_square + x.abs());
                 WeightedGroup::new(search.run(x, &weights), 0.0)
             }
-        }
-    });
+        };
+    }
     let found = match importance {
         Some(_) => SuperScales::weighted(&groups, 63),
         None => SuperScales::of_largest(&groups, 63),
@@ -328,18 +332,17 @@ pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
 
 #[inline(always)]
 pub(super) fn quantize_q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, importance, |x, importance| {
-        let groups: [SymmetricLevels<16>; 16] = std::array::from_fn(|i| {
+    for (x, importance) in blocks::<SUPER_BLOCK>(row, importance) {
+        let mut groups = [SymmetricLevels::<16>::EMPTY; 16];
+        for (i, group) in groups.iter_mut().enumerate() {
             let x = part::<16>(x, i);
-            match part_of(importance, i) {
-                Some(importance) => symmetric(x, importance, 32),
-                None => symmetric(x, &squares(x), 32),
-            }
-        });
+            let squares = squares(x);
+            *group = symmetric(x, part_of(importance, i).unwrap_or(&squares), 32);
+        }
         let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
         if max.abs() < MIN_ABSMAX {
             out.extend([0; 210]);
-            return;
+            continue;
         }
         let inverse = -128.0 / max;
         let d = 1.0 / inverse;
@@ -358,7 +361,7 @@ pub(super) fn quantize_q6_k(row: &[f32], importance: Option<&[f32]>, out: &mut V
         out.extend(pack_two_bits(|e| levels[e] >> 4));
         out.extend(scales.map(|scale| scale as u8));
         out.extend(half_bytes(d));
-    });
+    }
 }
 
 #[inline(always)]
@@ -371,6 +374,7 @@ pub(super) fn decode_q8_k(block: &[u8; 292], out: &mut [f32; SUPER_BLOCK]) {
 }
 
 /// A group of elements with a scale, a minimum and a weight.
+#[derive(Clone, Copy)]
 struct WeightedGroup<const N: usize> {
     found: LevelsAboveMin<N>,
     /// The sum of its elements' weights.
@@ -378,6 +382,8 @@ struct WeightedGroup<const N: usize> {
 }
 
 impl<const N: usize> WeightedGroup<N> {
+    const EMPTY: Self = WeightedGroup { found: LevelsAboveMin::EMPTY, weight: 0.0 };
+
     #[inline(always)]
     fn new(found: LevelsAboveMin<N>, weight: f32) -> Self {
         WeightedGroup { found, weight }
@@ -397,7 +403,7 @@ impl<const N: usize> WeightedGroup<N> {
         if scale == 0.0 {
             self.found.levels
         } else {
-            x.map(|x| nearest_int((x + min) / scale).clamp(0, max_level) as u8)
+            each(x, |x| nearest_int((x + min) / scale).clamp(0, max_level) as u8)
         }
     }
 }
@@ -447,7 +453,7 @@ fn rounded_symmetric<const N: usize>(
     max_level: i32,
 ) -> [u8; N] {
     let level = |x| (nearest_int(x / scale).clamp(-max_level, max_level - 1) + max_level) as u8;
-    if scale == 0.0 { found.levels } else { x.map(level) }
+    if scale == 0.0 { found.levels } else { each(x, level) }
 }
 
 /// Writes the levels of group `i` to their position.

@@ -2,8 +2,8 @@
 //! Q5_1 and Q8_0.
 
 use crate::quantization::ggml::arithmetic::{
-    absmax, bounds, extreme, for_each_block, half, half_bytes, inverse_or_zero, nibble,
-    pack_nibbles, sum, sum_of_squares, weigh,
+    absmax, blocks, bounds, each, extreme, half, half_bytes, inverse_or_zero, nibble, pack_nibbles,
+    sum, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::{MinSearch, symmetric};
 
@@ -72,26 +72,26 @@ pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 
 #[inline(always)]
 pub(super) fn quantize_q1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<128>(row, None, |x, _| {
+    for (x, _) in blocks::<128>(row, None) {
         let d = sum(x.iter().map(|x| x.abs())) / 128.0;
         out.extend(half_bytes(d));
         for eight in x.as_chunks::<8>().0 {
             out.push(bits(eight.map(|x| x >= 0.0)));
         }
-    });
+    }
 }
 
 #[inline(always)]
 pub(super) fn quantize_q2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<64>(row, None, |x, _| {
+    for (x, _) in blocks::<64>(row, None) {
         let d = absmax(x);
         let inverse = inverse_or_zero(d);
         out.extend(half_bytes(d));
         for four in x.as_chunks::<4>().0 {
-            let levels = four.map(|x| ((x * inverse).round() as i32 + 1).clamp(0, 3) as u8);
+            let levels = each(four, |x| ((x * inverse).round() as i32 + 1).clamp(0, 3) as u8);
             out.push(levels[0] | levels[1] << 2 | levels[2] << 4 | levels[3] << 6);
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -133,12 +133,12 @@ pub(super) fn quantize_q5_1(row: &[f32], importance: Option<&[f32]>, out: &mut V
 /// Rounds half away from zero, using the scale before rounding to F16.
 #[inline(always)]
 pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<32>(row, None, |x, _| {
+    for (x, _) in blocks::<32>(row, None) {
         let d = absmax(x) / 127.0;
         let inverse = inverse_or_zero(d);
         out.extend(half_bytes(d));
-        out.extend(x.map(|x| (x * inverse).round() as i8 as u8));
-    });
+        out.extend(each(x, |x| (x * inverse).round() as i8 as u8));
+    }
 }
 
 /// The mean square of a row, for [`weigh`]; 0 without importance, which does not use it.
@@ -155,20 +155,22 @@ fn quantize_symmetric<const MAX_LEVEL: i32>(
     mut emit: impl FnMut(f32, &[u8; 32]),
 ) {
     let mean_square = mean_square(row, importance);
-    for_each_block::<32>(row, importance, |x, importance| match importance {
-        Some(importance) => {
-            let weights = weigh(importance, mean_square, x);
-            let found = symmetric(x, &weights, MAX_LEVEL);
-            emit(found.scale, &found.levels);
+    for (x, importance) in blocks::<32>(row, importance) {
+        match importance {
+            Some(importance) => {
+                let weights = weigh(importance, mean_square, x);
+                let found = symmetric(x, &weights, MAX_LEVEL);
+                emit(found.scale, &found.levels);
+            }
+            None => {
+                let d = extreme(x) / -MAX_LEVEL as f32;
+                let inverse = inverse_or_zero(d);
+                let (zero, max) = (MAX_LEVEL as f32 + 0.5, 2 * MAX_LEVEL - 1);
+                let levels = each(x, |x| ((x * inverse + zero) as i32).min(max) as u8);
+                emit(d, &levels);
+            }
         }
-        None => {
-            let d = extreme(x) / -MAX_LEVEL as f32;
-            let inverse = inverse_or_zero(d);
-            let (zero, max) = (MAX_LEVEL as f32 + 0.5, 2 * MAX_LEVEL - 1);
-            let levels = x.map(|x| ((x * inverse + zero) as i32).min(max) as u8);
-            emit(d, &levels);
-        }
-    });
+    }
 }
 
 /// Calls `emit` with the scale, the minimum and the levels (0 to `max_level`) of each block.
@@ -180,20 +182,22 @@ fn quantize_above_min(
     mut emit: impl FnMut(f32, f32, &[u8; 32]),
 ) {
     let mean_square = mean_square(row, importance);
-    for_each_block::<32>(row, importance, |x, importance| match importance {
-        Some(importance) => {
-            let weights = weigh(importance, mean_square, x);
-            let found = MinSearch::weighted(max_level).run(x, &weights);
-            emit(found.scale, -found.negative_min, &found.levels);
+    for (x, importance) in blocks::<32>(row, importance) {
+        match importance {
+            Some(importance) => {
+                let weights = weigh(importance, mean_square, x);
+                let found = MinSearch::weighted(max_level).run(x, &weights);
+                emit(found.scale, -found.negative_min, &found.levels);
+            }
+            None => {
+                let (min, max) = bounds(x);
+                let d = (max - min) / max_level as f32;
+                let inverse = inverse_or_zero(d);
+                let levels = each(x, |x| (((x - min) * inverse + 0.5) as i32).min(max_level) as u8);
+                emit(d, min, &levels);
+            }
         }
-        None => {
-            let (min, max) = bounds(x);
-            let d = (max - min) / max_level as f32;
-            let inverse = inverse_or_zero(d);
-            let levels = x.map(|x| (((x - min) * inverse + 0.5) as i32).min(max_level) as u8);
-            emit(d, min, &levels);
-        }
-    });
+    }
 }
 
 #[inline(always)]

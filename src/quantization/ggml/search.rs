@@ -1,15 +1,20 @@
 //! Searches for the scale of a group with the least weighted squared error.
 
-use crate::quantization::ggml::arithmetic::{extreme, nearest_int};
+use crate::quantization::ggml::arithmetic::{each, extreme, nearest_int};
 
 /// Groups with a smaller largest magnitude are stored as zeros.
 pub(super) const MIN_ABSMAX: f32 = 1e-15;
 
 /// The levels of a symmetric group and their scale.
+#[derive(Clone, Copy)]
 pub(super) struct SymmetricLevels<const N: usize> {
     pub scale: f32,
     /// From 0 to 2·`max_level` − 1; level `max_level` represents zero.
     pub levels: [u8; N],
+}
+
+impl<const N: usize> SymmetricLevels<N> {
+    pub(super) const EMPTY: Self = SymmetricLevels { scale: 0.0, levels: [0; N] };
 }
 
 /// Number of candidates that are tried at the same time. The sums of each run from left to right,
@@ -39,7 +44,7 @@ pub(super) fn symmetric<const N: usize>(
 ) -> SymmetricLevels<N> {
     const CANDIDATES: usize = 19;
     let max = extreme(x);
-    let mut found = SymmetricLevels { scale: 0.0, levels: [0; N] };
+    let mut found = SymmetricLevels::EMPTY;
     if max.abs() < MIN_ABSMAX {
         return found;
     }
@@ -72,7 +77,7 @@ pub(super) fn symmetric<const N: usize>(
             best = found.scale * with_x;
         }
     }
-    found.levels = x.map(|x| (level(inverse, x) as i32 + max_level) as u8);
+    found.levels = each(x, |x| (level(inverse, x) as i32 + max_level) as u8);
     found
 }
 
@@ -83,7 +88,7 @@ pub(super) fn three_bits<const N: usize>(x: &[f32; N]) -> SymmetricLevels<N> {
     const MAX_LEVEL: i32 = 4;
     let max = extreme(x);
     if max.abs() < MIN_ABSMAX {
-        return SymmetricLevels { scale: 0.0, levels: [0; N] };
+        return SymmetricLevels::EMPTY;
     }
     let nearest_level = |x: f32| nearest_int(x).clamp(-MAX_LEVEL, MAX_LEVEL - 1) as f32;
     let inverse = -MAX_LEVEL as f32 / max;
@@ -122,16 +127,21 @@ pub(super) fn three_bits<const N: usize>(x: &[f32; N]) -> SymmetricLevels<N> {
     }
     SymmetricLevels {
         scale: if with_level > 0.0 { with_x / with_level } else { 0.0 },
-        levels: levels.map(|level| (level as i32 + MAX_LEVEL) as u8),
+        levels: each(&levels, |level| (level as i32 + MAX_LEVEL) as u8),
     }
 }
 
 /// The levels of a group with a minimum, the scale, and the negated minimum.
+#[derive(Clone, Copy)]
 pub(super) struct LevelsAboveMin<const N: usize> {
     pub scale: f32,
     /// The negated minimum; at least 0.
     pub negative_min: f32,
     pub levels: [u8; N],
+}
+
+impl<const N: usize> LevelsAboveMin<N> {
+    pub(super) const EMPTY: Self = LevelsAboveMin { scale: 0.0, negative_min: 0.0, levels: [0; N] };
 }
 
 /// Parameters of the search for the scale of a group with a minimum.
@@ -228,7 +238,7 @@ impl MinSearch {
                 next += LANES as i32;
                 continue;
             };
-            levels = x.map(|x| batch.levels.of(batch.inverses[lane] * (x - min)) as u8);
+            levels = each(x, |x| batch.levels.of(batch.inverses[lane] * (x - min)) as u8);
             (best, scale, min) = (batch.errors[lane], batch.scales[lane], batch.mins[lane]);
             next += lane as i32 + 1;
         }

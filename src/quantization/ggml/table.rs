@@ -30,55 +30,28 @@ pub(crate) struct Codec {
     pub quantize: Option<(Quantize, ImportanceUse)>,
 }
 
-/// Decodes blocks of `BYTES` bytes and `ELEMENTS` elements.
-struct DecodeBlocks<'a, const BYTES: usize, const ELEMENTS: usize, F> {
-    blocks: &'a [[u8; BYTES]],
-    out: &'a mut [[f32; ELEMENTS]],
-    decode: F,
-}
-
-impl<const BYTES: usize, const ELEMENTS: usize, F> Loop for DecodeBlocks<'_, BYTES, ELEMENTS, F>
-where
-    F: Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
-{
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (block, out) in self.blocks.iter().zip(self.out) {
-            (self.decode)(block, out);
-        }
-    }
-}
-
-/// Quantizes a row. The sums of all types run from left to right: most types try several scales
-/// side by side, in vectors.
-struct QuantizeRow<'a, F> {
-    row: &'a [f32],
-    importance: Option<&'a [f32]>,
-    out: &'a mut Vec<u8>,
-    quantize: F,
-}
-
-impl<F: Fn(&[f32], Option<&[f32]>, &mut Vec<u8>)> Loop for QuantizeRow<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        (self.quantize)(self.row, self.importance, self.out);
-    }
-}
-
 /// Returns the codec of a type; `None` for types that were removed from ggml or that it cannot
 /// decode.
 pub(crate) fn codec(block: BlockType) -> Option<Codec> {
     use ImportanceUse::{Ignored, Optional, Required};
-    /// Wraps a decoder of one block.
+    // Each type has loops of its own that call its functions directly: calls through parameters
+    // would not be compiled for the instructions of the loop.
     macro_rules! decoder {
         ($decode:path) => {
             |blocks: &[u8], out: &mut [f32]| {
-                let (blocks, out) = (blocks.as_chunks().0, out.as_chunks_mut().0);
-                run_loop(DecodeBlocks { blocks, out, decode: $decode });
+                struct Decode<'a>(&'a [u8], &'a mut [f32]);
+                impl Loop for Decode<'_> {
+                    type Output = ();
+
+                    #[inline(always)]
+                    fn run(self) {
+                        let blocks = self.0.as_chunks().0.iter();
+                        for (block, out) in blocks.zip(self.1.as_chunks_mut().0) {
+                            $decode(block, out);
+                        }
+                    }
+                }
+                run_loop(Decode(blocks, out));
             }
         };
     }
@@ -88,7 +61,16 @@ pub(crate) fn codec(block: BlockType) -> Option<Codec> {
                 decode: decoder!($decode),
                 quantize: Some((
                     |row, importance, out| {
-                        run_loop(QuantizeRow { row, importance, out, quantize: $quantize })
+                        struct Quantize<'a>(&'a [f32], Option<&'a [f32]>, &'a mut Vec<u8>);
+                        impl Loop for Quantize<'_> {
+                            type Output = ();
+
+                            #[inline(always)]
+                            fn run(self) {
+                                $quantize(self.0, self.1, self.2);
+                            }
+                        }
+                        run_loop(Quantize(row, importance, out));
                     },
                     $importance,
                 )),

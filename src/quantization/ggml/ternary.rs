@@ -1,7 +1,7 @@
 //! TQ1_0 and TQ2_0: the values −1, 0 and 1 times a scale, five per byte or two bits each.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, absmax, for_each_block, half, half_bytes, inverse_or_zero,
+    SUPER_BLOCK, absmax, blocks, each, half, half_bytes, inverse_or_zero,
 };
 
 const POWERS_OF_3: [u8; 5] = [1, 3, 9, 27, 81];
@@ -41,12 +41,12 @@ pub(super) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; SUPER_BLOCK]) {
 fn levels(x: &[f32; SUPER_BLOCK]) -> (f32, [u8; SUPER_BLOCK]) {
     let d = absmax(x);
     let inverse = inverse_or_zero(d);
-    (d, x.map(|x| ((x * inverse).round() as i32 + 1) as u8))
+    (d, each(x, |x| ((x * inverse).round() as i32 + 1) as u8))
 }
 
 #[inline(always)]
 pub(super) fn quantize_tq1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, None, |x, _| {
+    for (x, _) in blocks::<SUPER_BLOCK>(row, None) {
         let (d, levels) = levels(x);
         // The first element is the most significant digit.
         let mut bytes = [0u16; 52];
@@ -57,12 +57,12 @@ pub(super) fn quantize_tq1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
         // The digits are a fraction of 243, stored as a fraction of 256, rounded up.
         out.extend(bytes.map(|digits| (digits * 256).div_ceil(243) as u8));
         out.extend(half_bytes(d));
-    });
+    }
 }
 
 #[inline(always)]
 pub(super) fn quantize_tq2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
-    for_each_block::<SUPER_BLOCK>(row, None, |x, _| {
+    for (x, _) in blocks::<SUPER_BLOCK>(row, None) {
         let (d, levels) = levels(x);
         let mut bytes = [0u8; 64];
         for (e, &level) in levels.iter().enumerate() {
@@ -70,5 +70,5 @@ pub(super) fn quantize_tq2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
         }
         out.extend(bytes);
         out.extend(half_bytes(d));
-    });
+    }
 }
