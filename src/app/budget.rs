@@ -4,7 +4,7 @@ use crate::activations::ActivationMode;
 use crate::app::model::Model;
 use crate::app::tensor_metrics::Cost;
 use crate::plan::Plan;
-use crate::plan::budget::{Choice, Curve, Point, shared_options};
+use crate::plan::budget::{Choice, Curve, Point, error_weight, shared_options};
 use crate::plan::composition;
 use crate::plan::gguf_baseline::{MixPoint, mix_points};
 use crate::plan::gguf_mix::{GgufMix, f16_mark};
@@ -31,8 +31,8 @@ pub struct Budget {
     pub chosen: usize,
     /// Number of tensors that the curve chooses schemes for.
     pub tensors: usize,
-    /// Parameters of these tensors: the error is averaged over them.
-    pub parameters: u64,
+    /// The sum of these tensors' weights: the error is averaged over them.
+    weight: f64,
     /// Quantizable tensors that are not measured yet and keep their type.
     pub waiting: usize,
     /// Whether the user has moved along the curve. Until then the marks stay as they are.
@@ -83,7 +83,7 @@ impl Budget {
             schemes,
             one_scheme,
             tensors: 0,
-            parameters: 0,
+            weight: 0.0,
             waiting: 0,
             moved: false,
             typing: None,
@@ -106,7 +106,7 @@ impl Budget {
 
     /// Computes the curve from what is measured and allowed now.
     fn compute_curve(&mut self, model: &Model) {
-        (self.tensors, self.parameters, self.waiting) = (0, 0, 0);
+        (self.tensors, self.weight, self.waiting) = (0, 0.0, 0);
         self.choosable.clear();
         let mut fixed = model.checkpoint.total_bytes();
         let mut own = Some(0.0);
@@ -131,7 +131,7 @@ impl Budget {
                 let tensor = model.checkpoint.tensor(id);
                 fixed = fixed.saturating_sub(tensor.bytes);
                 self.tensors += 1;
-                self.parameters = self.parameters.saturating_add(tensor.parameters());
+                self.weight += error_weight(&model.checkpoint, id, model.container());
                 self.choosable.insert(id);
                 own = own.zip(error_of(model, &self.before, id)).map(|(sum, e)| sum + e);
             }
@@ -346,12 +346,10 @@ impl Budget {
         plan
     }
 
-    /// The error of a point as a share of the weights' energy, averaged over parameters.
+    /// The error of a point as a share of the weights' energy, averaged over tensors by their
+    /// weights.
     pub fn share(&self, point: Point) -> f64 {
-        match self.parameters {
-            0 => 0.0,
-            n => point.error / n as f64,
-        }
+        if self.weight > 0.0 { point.error / self.weight } else { 0.0 }
     }
 }
 
@@ -377,7 +375,8 @@ fn choices(
             Some(Cost::Error { loss, .. }) => {
                 measured = true;
                 let share = share(model, id, quantizer).unwrap_or(loss.noise_share());
-                choices.push(Choice::quantized(tensor, container, quantizer, share));
+                let error = share * error_weight(&model.checkpoint, id, container);
+                choices.push(Choice::quantized(tensor, container, quantizer, error));
             }
             Some(Cost::Impossible(_)) => measured = true,
             None => {}
@@ -400,7 +399,8 @@ fn error_of(model: &Model, plan: &Plan, id: TensorId) -> Option<f64> {
             let tensor = model.checkpoint.tensor(id);
             let share = share(model, id, quantizer).unwrap_or(loss.noise_share());
             let container = plan.target.container_from(model.checkpoint.format());
-            Some(Choice::quantized(tensor, container, quantizer, share).error)
+            let error = share * error_weight(&model.checkpoint, id, container);
+            Some(Choice::quantized(tensor, container, quantizer, error).error)
         }
         Cost::Impossible(_) => None,
     }

@@ -1,8 +1,8 @@
 //! Choosing schemes for a given size: the Pareto curve of bytes against error.
 //!
 //! The error of a tensor's choice is Σ(x−x̂)²/Σx² of the weight or, if activations were
-//! recorded, the output error ‖Wx−Ŵx̂‖²/‖Wx‖², multiplied by the tensor's number of parameters.
-//! The error of a plan is the sum over all tensors.
+//! recorded, the output error ‖Wx−Ŵx̂‖²/‖Wx‖², multiplied by the tensor's weight (see
+//! [`error_weight`]). The error of a plan is the sum over all tensors.
 //!
 //! The options of each tensor are reduced to the lower convex hull of (bytes, error). Taking the
 //! hull edges of all tensors in the order of their error per saved byte gives exactly the convex
@@ -10,6 +10,7 @@
 //! problem (Sinha and Zoltners, 1979). No combination of the same or a smaller size has a lower
 //! error than a point of the curve.
 
+use crate::checkpoint::Checkpoint;
 use crate::plan::marks::Plan;
 pub use crate::plan::schemes::SCHEMES;
 use crate::plan::target::Container;
@@ -22,7 +23,7 @@ pub struct Choice {
     /// `None` if the tensor is not quantized.
     pub quantizer: Option<Quantizer>,
     pub bytes: u64,
-    /// Relative squared error times the number of parameters; 0 without a quantizer.
+    /// Relative squared error times the tensor's weight; 0 without a quantizer.
     pub error: f64,
 }
 
@@ -32,27 +33,46 @@ impl Choice {
         Choice { quantizer: None, bytes: tensor.bytes, error: 0.0 }
     }
 
-    /// The choice to quantize the tensor, as `container` stores it. `noise_share` is the relative
-    /// squared error of the weight or of the layer's output.
+    /// The choice to quantize the tensor, as `container` stores it. `error` is the relative squared
+    /// error of the weight or of the layer's output, times the tensor's weight.
     pub fn quantized(
         tensor: &TensorInfo,
         container: Container,
         quantizer: Quantizer,
-        noise_share: f64,
+        error: f64,
     ) -> Choice {
         Choice {
             quantizer: Some(quantizer),
             bytes: container.bytes(quantizer.scheme, tensor),
-            error: noise_share * tensor.parameters() as f64,
+            error,
         }
     }
 }
 
-/// Returns the options of a tensor: not to quantize it, and every outcome with an SQNR of at
-/// least `min_sqnr_db`. `output` returns the relative squared error of the layer's output, if
+/// Returns how much a tensor's relative error counts. In GGUF, where types of two to eight bits are
+/// mixed, every layer counts once, so that small layers get larger types, and the layer that
+/// computes the logits four times, because no layer after it averages its errors out: see the KL
+/// divergences in the guide. In other formats, a tensor counts as often as it has parameters.
+pub(crate) fn error_weight(checkpoint: &Checkpoint, id: TensorId, container: Container) -> f64 {
+    const OUTPUT: &str = "output.weight";
+    const OUTPUT_WEIGHT: f64 = 4.0;
+    let tensor = checkpoint.tensor(id);
+    if container != Container::Gguf {
+        return tensor.parameters() as f64;
+    }
+    let is_output = match &*tensor.name {
+        OUTPUT => true,
+        "token_embd.weight" => checkpoint.find(OUTPUT).is_none(),
+        _ => false,
+    };
+    if is_output { OUTPUT_WEIGHT } else { 1.0 }
+}
+
+/// Returns the options of a tensor with this [`error_weight`]: not to quantize it, and every outcome
+/// with an SQNR of at least `min_sqnr_db`. `output` returns the relative squared error of the layer's output, if
 /// known; it then replaces that of the weight.
 pub(crate) fn options(
-    tensor: &TensorInfo,
+    (tensor, weight): (&TensorInfo, f64),
     outcomes: &[Outcome],
     container: Container,
     min_sqnr_db: Option<f64>,
@@ -62,7 +82,7 @@ pub(crate) fn options(
         let sums = outcome.result.as_ref().ok()?.error?;
         let enough = min_sqnr_db.is_none_or(|db| sums.statistics().sqnr_db >= db);
         let share = output(outcome.quantizer).unwrap_or(Loss::from(&sums).noise_share());
-        enough.then(|| Choice::quantized(tensor, container, outcome.quantizer, share))
+        enough.then(|| Choice::quantized(tensor, container, outcome.quantizer, share * weight))
     });
     std::iter::once(Choice::kept(tensor)).chain(measured).collect()
 }
@@ -238,6 +258,24 @@ mod tests {
             all
         });
         proptest::collection::vec(tensor, 1..5)
+    }
+
+    #[test]
+    fn layers_of_a_gguf_count_once_and_the_output_four_times() {
+        let open = |path: &str| Checkpoint::open(std::path::Path::new(path)).expect("opens");
+        let tied = open("tests/data/gguf/synth-a32.gguf");
+        let untied = open("tests/data/gguf/floats.gguf");
+        for (checkpoint, name, weight) in [
+            (&tied, "blk.0.attn_q.weight", 1.0),
+            (&tied, "token_embd.weight", 4.0),
+            (&untied, "blk.0.attn_q.weight", 1.0),
+            (&untied, "output.weight", 4.0),
+        ] {
+            let id = checkpoint.find(name).expect("there");
+            assert_eq!(error_weight(checkpoint, id, Container::Gguf), weight, "{name}");
+            let parameters = checkpoint.tensor(id).parameters() as f64;
+            assert_eq!(error_weight(checkpoint, id, Container::Safetensors), parameters, "{name}");
+        }
     }
 
     proptest! {

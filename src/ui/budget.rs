@@ -9,6 +9,7 @@ use crate::app::{Action, App, names, ratio};
 use crate::plan::budget::Point;
 use crate::plan::gguf_baseline::MixPoint;
 use crate::ui::theme::Theme;
+use crate::plan::target::Container;
 use crate::ui::{layout, widgets};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -21,10 +22,14 @@ use ratatui::widgets::canvas::{Canvas, Line as Stroke};
 pub(super) fn draw(buf: &mut Buffer, area: Rect, app: &App, budget: &Budget, theme: &Theme) {
     let rule = Rect { height: 1, ..area };
     let error = match app.model.outputs {
-        None => "error: Σ(x−x̂)² / Σx² of the weights, mean over parameters",
-        Some(_) => "error: ‖Wx−Ŵx‖² / ‖Wx‖² of the outputs, mean over parameters",
+        None => "error: Σ(x−x̂)² / Σx² of the weights, mean over ",
+        Some(_) => "error: ‖Wx−Ŵx‖² / ‖Wx‖² of the outputs, mean over ",
     };
-    let right = Line::styled(error, theme.dim);
+    let averaged = match app.model.container() {
+        Container::Gguf => "layers",
+        _ => "parameters",
+    };
+    let right = Line::styled(format!("{error}{averaged}"), theme.dim);
     widgets::rule(buf, rule, &Line::styled("budget", theme.accent), &right, theme);
     figures(buf, layout::budget_figures(area), app, budget, theme);
     if let Some(plot) = layout::curve(area) {

@@ -43,7 +43,9 @@ impl Quantize {
             let output = |quantizer| outputs.as_ref()?.ratio(*id, quantizer, mode);
             let tensor = checkpoint.tensor(*id);
             let least = self.min_sqnr.map(|least| least.0);
-            let mut options = budget::options(tensor, outcomes, format.container(), least, output);
+            let weight = budget::error_weight(checkpoint, *id, format.container());
+            let weighted = (tensor, weight);
+            let mut options = budget::options(weighted, outcomes, format.container(), least, output);
             if mode == ActivationMode::Static {
                 let float = tensor.dtype.float().unwrap_or(FloatType::F32);
                 let scale = format.scale_storage().scale_bytes(float);
