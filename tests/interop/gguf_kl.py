@@ -24,7 +24,7 @@ import numpy as np
 
 # name, layers, width, feed, heads, key heads, experts, seed, steps, examples of a step
 MODELS = [("a", 2, 256, 256, 8, 2, 0, 1, 300, 12), ("b", 2, 256, 512, 8, 8, 0, 2, 300, 12),
-          ("c", 3, 256, 256, 4, 4, 0, 3, 300, 12), ("d", 2, 512, 512, 8, 4, 0, 4, 120, 8),
+          ("c", 3, 256, 256, 4, 4, 0, 3, 300, 12), ("d", 2, 512, 512, 8, 4, 0, 4, 300, 12),
           ("moe", 2, 256, 256, 8, 4, 8, 5, 120, 8)]
 MIXES = ["Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K"]
 ACTIVE = 2  # experts of each token
