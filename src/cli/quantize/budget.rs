@@ -45,7 +45,8 @@ impl Quantize {
             let least = self.min_sqnr.map(|least| least.0);
             let weight = budget::error_weight(checkpoint, *id, format.container());
             let weighted = (tensor, weight);
-            let mut options = budget::options(weighted, outcomes, format.container(), least, output);
+            let mut options =
+                budget::options(weighted, outcomes, format.container(), least, output);
             if mode == ActivationMode::Static {
                 let float = tensor.dtype.float().unwrap_or(FloatType::F32);
                 let scale = format.scale_storage().scale_bytes(float);
