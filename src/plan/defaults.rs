@@ -28,6 +28,7 @@ pub fn default_scheme(checkpoint: &Checkpoint) -> QuantizationScheme {
 
 /// The quantizer that applies to a tensor: with the block type of ggml that fits its rows, and
 /// [`Calibration::Learned`] only where it has learned scales that the scheme can hold.
+#[inline]
 pub fn effective_quantizer(
     checkpoint: &Checkpoint,
     id: TensorId,

@@ -115,7 +115,8 @@ impl FusionUnits {
         absmax: impl Fn(TensorId) -> Option<f64>,
     ) -> SharedAbsmax {
         let mut shared = BTreeMap::new();
-        for unit in self.grouped(ids).into_iter().filter(|unit| unit.len() > 1) {
+        let in_units = ids.into_iter().filter(|id| self.unit_of.contains_key(id));
+        for unit in self.grouped(in_units).into_iter().filter(|unit| unit.len() > 1) {
             let all: Option<Vec<f64>> = unit.iter().map(|&id| absmax(id)).collect();
             if let Some(largest) = all.and_then(|all| all.into_iter().reduce(f64::max)) {
                 shared.extend(unit.into_iter().map(|id| (id, largest)));
