@@ -228,6 +228,7 @@ impl SaveDialog {
             }
             _ => {}
         }
+        self.left_as_floats(model).into_iter().for_each(|id| plan.unmark(id));
         let container = self.kind.container().unwrap_or_default();
         if container == Container::Gguf
             && let Some(outputs) = &model.outputs
@@ -248,6 +249,14 @@ impl SaveDialog {
         self.kind == SaveKind::Static || self.left_out(model).into_iter().any(is_waiting)
     }
 
+    /// Marks of tensors that GGUF makes F16, for a format without that type.
+    fn left_as_floats(&self, model: &Model) -> Vec<TensorId> {
+        if self.kind.container().is_none_or(|container| container == Container::Gguf) {
+            return Vec::new();
+        }
+        model.plan().iter().map(|(id, _)| id).filter(|&id| model.becomes_f16(id)).collect()
+    }
+
     /// Marks that stay floats because the scale of their layer's inputs is unknown.
     fn left_out(&self, model: &Model) -> Vec<TensorId> {
         match self.kind {
@@ -265,7 +274,7 @@ impl SaveDialog {
         let checkpoint = &model.checkpoint;
         let (changed, verb) = match self.kind {
             SaveKind::Quantize(Container::FakeQuantized) => {
-                (model.plan().len(), "rounded and back")
+                (self.plan(model).len(), "rounded and back")
             }
             SaveKind::Quantize(_) | SaveKind::Static => (self.plan(model).len(), "quantized"),
             SaveKind::Dequantize(_) => {
@@ -322,6 +331,15 @@ impl SaveDialog {
             warnings.push(match left_out.len() {
                 1 => format!("{name} is not quantized: its input {why}"),
                 n => format!("{n} marks are not quantized, such as {name}: its input {why}"),
+            });
+        }
+        let left_as_floats = self.left_as_floats(model);
+        if let Some(&first) = left_as_floats.first() {
+            let name = &model.checkpoint.tensor(first).name;
+            let why = "no block type divides its rows, and only GGUF stores it as F16";
+            warnings.push(match left_as_floats.len() {
+                1 => format!("{name} is not quantized: {why}"),
+                n => format!("{n} marks are not quantized, such as {name}: {why}"),
             });
         }
         let overruled: Vec<TensorId> =
