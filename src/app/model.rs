@@ -77,6 +77,9 @@ pub struct Model {
     rules: TargetRules,
     /// Whether the target takes each tensor.
     eligibility: Vec<Eligibility>,
+    /// Whether each tensor is quantized by default: `eligibility` in a few bytes, because many keys
+    /// read it for every tensor.
+    quantizable: Vec<bool>,
     /// The schemes that the target allows, smallest first.
     schemes: Vec<QuantizationScheme>,
     /// Whether a tensor has floats of 16 bits.
@@ -111,6 +114,9 @@ pub struct Model {
 /// The shortest block of GGUF's block types, in elements.
 const GGUF_BLOCK: u64 = 32;
 
+/// Tensors per parallel task; smaller tasks cost more to start than they save.
+const TENSORS_PER_TASK: usize = 4096;
+
 /// Limit for the histograms in memory, in bytes. The others are built again when they are shown.
 const MAX_HISTOGRAM_BYTES: usize = 64 << 20;
 
@@ -139,6 +145,7 @@ impl Model {
             measurements,
             rules: TargetRules::default(),
             eligibility: Vec::new(),
+            quantizable: Vec::new(),
             schemes: SCHEMES.to_vec(),
             has_half_floats,
             holds_quantized,
@@ -265,6 +272,8 @@ impl Model {
     fn update_eligibility(&mut self) {
         let ids = (0..self.measurements.len() as u32).into_par_iter().map(TensorId);
         self.eligibility = ids.map(|id| self.eligibility_of(id)).collect();
+        let by_default = self.eligibility.par_iter().map(|own| *own == Eligibility::ByDefault);
+        self.quantizable = by_default.collect();
     }
 
     fn eligibility_of(&self, id: TensorId) -> Eligibility {
@@ -333,7 +342,7 @@ impl Model {
 
     /// Whether the tensor is quantized by default.
     pub fn quantizable(&self, id: TensorId) -> bool {
-        *self.eligibility(id) == Eligibility::ByDefault
+        self.quantizable.get(id.index()).copied().unwrap_or(true)
     }
 
     /// The scheme of new marks, and of tensors that are not marked.
@@ -541,6 +550,9 @@ impl Model {
                 if let Some(eligibility) = self.eligibility.get_mut(id.index()) {
                     *eligibility = Eligibility::Never(Reason::Obstacle(non_finite));
                 }
+                if let Some(quantizable) = self.quantizable.get_mut(id.index()) {
+                    *quantizable = false;
+                }
                 if mark.is_some() {
                     self.plan.unmark(id);
                     self.update_for_plan();
@@ -601,8 +613,10 @@ impl Model {
     fn update_for_plan(&mut self) {
         let sqnr_plan = std::mem::replace(&mut self.sqnr_plan, self.plan.clone());
         let is_other = |id: &TensorId| self.quantizer_by(&sqnr_plan, *id) != self.quantizer_of(*id);
-        let others: Vec<TensorId> = self.plan.differing(&sqnr_plan).filter(is_other).collect();
-        others.into_iter().for_each(|id| self.update_sqnr(id));
+        let differing: Vec<TensorId> = self.plan.differing(&sqnr_plan).collect();
+        let others = differing.into_par_iter().with_min_len(TENSORS_PER_TASK).filter(is_other);
+        let sqnrs: Vec<_> = others.map(|id| (id, self.computed_sqnr(id))).collect();
+        sqnrs.into_iter().for_each(|(id, sqnr)| self.sqnrs[id.index()] = sqnr);
         self.totals = self.plan.totals(&self.checkpoint);
         self.update_quality();
         self.recheck_marks();
