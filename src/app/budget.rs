@@ -116,9 +116,8 @@ impl Budget {
         // Tensors that become F16 have that size at every point.
         self.halves = quantizable().filter(|&id| model.becomes_f16(id)).collect();
         for &id in self.halves.iter().filter(|&&id| !self.before.is_marked(id)) {
-            let (float, half) =
-                (model.checkpoint.tensor(id).bytes, model.bytes(id, f16_mark().scheme));
-            fixed = fixed.saturating_sub(float).saturating_add(half);
+            let half = model.bytes(id, f16_mark().scheme);
+            fixed = fixed.saturating_sub(model.checkpoint.tensor(id).bytes).saturating_add(half);
         }
         let quantizable = quantizable().filter(|id| !self.halves.contains(id));
         for unit in units.grouped(quantizable) {

@@ -2,9 +2,8 @@
 
 use crate::app::model::Model;
 use crate::app::tensor_metrics::Cost;
-use crate::plan::experts::{ExpertErrors, ExpertLayer, ExpertPart, TensorLoss};
+use crate::plan::experts::{ExpertErrors, ExpertLayer, TensorLoss};
 use crate::tensor::TensorId;
-use std::borrow::Cow;
 
 /// A layer of experts, and the expert that a row belongs to.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +20,8 @@ pub struct ExpertView<'m> {
 impl Model {
     /// The layer of experts that a tensor belongs to.
     pub fn experts_of_tensor(&self, id: TensorId) -> Option<ExpertView<'_>> {
-        let (layer, part) = self.experts.layer_of(id)?;
-        let expert = match part {
-            ExpertPart::One(expert) => Some(expert),
-            ExpertPart::All => None,
-        };
-        Some(ExpertView { layer, errors: self.expert_errors(layer), expert })
+        let (layer, part) = self.experts().layer_of(id)?;
+        Some(ExpertView { layer, errors: self.expert_errors(layer), expert: part.expert() })
     }
 
     /// The layer of experts that a module is or belongs to.
@@ -35,7 +30,7 @@ impl Model {
             path.strip_prefix(&layer.path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        let layer = self.experts.all().iter().find(is_around)?;
+        let layer = self.experts().all().iter().find(is_around)?;
         let rest = path.get(layer.path.len() + 1..).and_then(|rest| rest.split('.').next());
         let number = rest.map(|rest| rest.strip_prefix("expert_").unwrap_or(rest));
         let expert = match number {
@@ -46,26 +41,17 @@ impl Model {
     }
 
     fn expert_errors(&self, layer: &ExpertLayer) -> Option<ExpertErrors> {
-        let costs = layer.tensors.iter().map(|&(id, _)| self.own_cost(id));
-        let is_measured = costs.into_iter().all(|cost| cost.is_some());
-        layer.errors(|id| self.loss_of(id)).filter(|_| is_measured)
+        let is_measured = layer.tensors.iter().all(|&(id, _)| self.own_cost(id).is_some());
+        let loss = |cost| match cost {
+            &Cost::Error { loss, ref experts, .. } => TensorLoss { loss: Some(loss), experts },
+            Cost::Impossible(_) => TensorLoss::default(),
+        };
+        let errors = layer.errors(|id| Some(self.own_cost(id).map(loss).unwrap_or_default()));
+        errors.filter(|_| is_measured)
     }
 
     /// The cost of a tensor with its scheme, once it is measured.
     fn own_cost(&self, id: TensorId) -> Option<&Cost> {
         self.measurement(id).metrics()?.cost_of(self.quantizer_of(id))
-    }
-
-    fn loss_of(&self, id: TensorId) -> TensorLoss<'_> {
-        let holds_all = self.checkpoint.tensor(id).shape.experts().is_some();
-        match self.own_cost(id) {
-            Some(Cost::Error { experts, .. }) if holds_all && !experts.is_empty() => {
-                TensorLoss::Known(Cow::Borrowed(experts))
-            }
-            Some(Cost::Error { loss, .. }) if !holds_all => {
-                TensorLoss::Known(Cow::Borrowed(std::slice::from_ref(loss)))
-            }
-            _ => TensorLoss::Unknown,
-        }
     }
 }

@@ -13,12 +13,11 @@ use crate::checkpoint::{Checkpoint, Content, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
 use crate::plan::experts::ExpertLayers;
-use crate::plan::gguf_mix::{becomes_f16, f16_mark};
+use crate::plan::gguf_mix::{becomes_f16, becomes_f16_in, new_mark_in};
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::target::Container;
 use crate::plan::{
-    History, InputQuantization, Obstacle, Plan, Totals, default_scheme, effective_quantizer,
-    observed_input_scales,
+    History, InputQuantization, Obstacle, Plan, Totals, default_scheme, observed_input_scales,
 };
 use crate::quantization::{
     Analysis, Calibration, Diagnostic, ErrorStatistics, QuantizationScheme, Quantizer, Rating,
@@ -70,8 +69,6 @@ pub struct Model {
     pub checkpoint: Arc<Checkpoint>,
     /// Counts over the whole checkpoint.
     pub inventory: Inventory,
-    /// The layers of experts.
-    pub experts: ExpertLayers,
     measurements: Vec<Measurement>,
     /// The rules of the plan's target for this checkpoint.
     rules: TargetRules,
@@ -86,6 +83,8 @@ pub struct Model {
     has_half_floats: bool,
     /// Whether the checkpoint holds quantized tensors.
     holds_quantized: bool,
+    /// The layers of experts; found when one is shown.
+    experts: OnceLock<ExpertLayers>,
     /// The names by shape, for filters; computed when the first one is typed.
     name_shapes: OnceLock<NameShapes>,
     /// The limits between ratings.
@@ -115,7 +114,7 @@ pub struct Model {
 const GGUF_BLOCK: u64 = 32;
 
 /// Tensors per parallel task; smaller tasks cost more to start than they save.
-const TENSORS_PER_TASK: usize = 4096;
+pub(crate) const TENSORS_PER_TASK: usize = 4096;
 
 /// Limit for the histograms in memory, in bytes. The others are built again when they are shown.
 const MAX_HISTOGRAM_BYTES: usize = 64 << 20;
@@ -139,7 +138,6 @@ impl Model {
         let is_packed = |id| matches!(checkpoint.content(id), Content::Packed(_));
         let holds_quantized = checkpoint.ids().any(is_packed);
         let mut model = Model {
-            experts: ExpertLayers::of(&checkpoint),
             checkpoint,
             inventory,
             measurements,
@@ -149,6 +147,7 @@ impl Model {
             schemes: SCHEMES.to_vec(),
             has_half_floats,
             holds_quantized,
+            experts: OnceLock::new(),
             name_shapes: OnceLock::new(),
             thresholds: Thresholds::default(),
             scheme,
@@ -171,6 +170,11 @@ impl Model {
     /// Whether writing the checkpoint as floats to safetensors would change anything.
     pub fn can_become_floats(&self) -> bool {
         self.checkpoint.format() != Format::Safetensors || self.holds_quantized
+    }
+
+    /// The layers of experts.
+    pub(super) fn experts(&self) -> &ExpertLayers {
+        self.experts.get_or_init(|| ExpertLayers::of(&self.checkpoint))
     }
 
     /// The names of the tensors by shape.
@@ -231,7 +235,7 @@ impl Model {
 
     /// Whether a mark makes the tensor F16, as in llama.cpp: no block type of GGUF divides its rows.
     pub fn becomes_f16(&self, id: TensorId) -> bool {
-        self.container() == Container::Gguf && becomes_f16(&self.checkpoint, id)
+        becomes_f16_in(self.container(), &self.checkpoint, id)
     }
 
     /// The largest magnitudes of tensors that share a global scale, as far as they are measured.
@@ -373,10 +377,8 @@ impl Model {
     /// The quantizer of a scheme if nothing else is chosen: scales learned by quantization-aware
     /// training if the scheme can use them, otherwise the usual calibration.
     pub fn default_quantizer(&self, id: TensorId, scheme: QuantizationScheme) -> Quantizer {
-        if self.becomes_f16(id) {
-            return f16_mark();
-        }
-        effective_quantizer(&self.checkpoint, id, Quantizer { scheme, ..self.quantizer() })
+        let quantizer = Quantizer { scheme, ..self.quantizer() };
+        new_mark_in(self.container(), &self.checkpoint, id, quantizer)
     }
 
     /// The error with that quantizer; `None` while it is not measured.

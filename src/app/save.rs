@@ -319,28 +319,27 @@ impl SaveDialog {
         if let SaveKind::Dequantize(_) = self.kind {
             return warnings;
         }
+        let not_quantized = |ids: &[TensorId], first: TensorId, why: &str| {
+            let name = &model.checkpoint.tensor(first).name;
+            match ids.len() {
+                1 => format!("{name} is not quantized: {why}"),
+                n => format!("{n} marks are not quantized, such as {name}: {why}"),
+            }
+        };
         let left_out = self.left_out(model);
         if let Some(&first) = left_out.first() {
-            let name = &model.checkpoint.tensor(first).name;
             let outputs = model.outputs.as_ref();
             let why = match outputs.map(|all| (all.is_waiting(first), all.failure(first))) {
-                Some((true, _)) => "is not calibrated yet",
-                Some((_, Some(_))) => "could not be read",
-                _ => "was not recorded",
+                Some((true, _)) => "its input is not calibrated yet",
+                Some((_, Some(_))) => "its input could not be read",
+                _ => "its input was not recorded",
             };
-            warnings.push(match left_out.len() {
-                1 => format!("{name} is not quantized: its input {why}"),
-                n => format!("{n} marks are not quantized, such as {name}: its input {why}"),
-            });
+            warnings.push(not_quantized(&left_out, first, why));
         }
         let left_as_floats = self.left_as_floats(model);
         if let Some(&first) = left_as_floats.first() {
-            let name = &model.checkpoint.tensor(first).name;
             let why = "no block type divides its rows, and only GGUF stores it as F16";
-            warnings.push(match left_as_floats.len() {
-                1 => format!("{name} is not quantized: {why}"),
-                n => format!("{n} marks are not quantized, such as {name}: {why}"),
-            });
+            warnings.push(not_quantized(&left_as_floats, first, why));
         }
         let overruled: Vec<TensorId> =
             model.plan().iter().map(|(id, _)| id).filter(|&id| !model.quantizable(id)).collect();

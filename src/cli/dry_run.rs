@@ -5,8 +5,7 @@ use crate::cli::error::Error;
 use crate::cli::options::WorkArgs;
 use crate::cli::scan::Scan;
 use crate::export::{Comparison, OutputPlan, Receipt, Request, Task, VerifiedAgainst};
-use crate::plan::gguf_mix::becomes_f16;
-use crate::plan::target::Container;
+use crate::plan::gguf_mix::becomes_f16_in;
 use crate::quantization::{AnalysisSpec, Quantizer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +21,7 @@ pub(super) fn predict(
     let (mut quantized, mut halves) = (Vec::new(), 0);
     if let Task::Quantize { plan, format } = &request.task {
         // A tensor that becomes F16 is not quantized.
-        let is_quantized =
-            |id| format.container() != Container::Gguf || !becomes_f16(checkpoint, id);
+        let is_quantized = |id| !becomes_f16_in(format.container(), checkpoint, id);
         let marked: Vec<_> = plan.iter().filter(|(id, _)| is_quantized(*id)).collect();
         halves = plan.len() - marked.len();
         let mut distinct: Vec<Quantizer> = Vec::new();

@@ -8,7 +8,6 @@ use crate::quantization::{QuantizationScheme, Quantized, Thresholds};
 use crate::report::experts::ExpertLayerFigures;
 use crate::tensor::TensorId;
 use crate::text::{figures, names};
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, Write};
 
@@ -19,21 +18,23 @@ pub(super) struct MeasuredExperts {
 
 impl MeasuredExperts {
     /// The errors for each of `schemes`, which are those of the outcomes in the same order.
-    pub(super) fn of(
+    pub(super) fn of<'m>(
         checkpoint: &Checkpoint,
         schemes: &[QuantizationScheme],
-        measured: &[Measured],
+        measured: &'m [Measured],
     ) -> MeasuredExperts {
         let layers = ExpertLayers::of(checkpoint);
         if layers.all().is_empty() {
             return MeasuredExperts { layers: Vec::new() };
         }
-        let found: HashMap<TensorId, &Measured> = measured.iter().map(|m| (m.id, m)).collect();
+        let found: HashMap<TensorId, &'m Measured> = measured.iter().map(|m| (m.id, m)).collect();
         let errors = |layer: &ExpertLayer| {
             let of_scheme = |(place, &scheme): (usize, &QuantizationScheme)| {
-                let errors = layer.errors(|id| match found.get(&id) {
-                    None => TensorLoss::Absent,
-                    Some(measured) => loss_of(measured.quantized(place), checkpoint, id),
+                let errors = layer.errors(|id| {
+                    let quantized = found.get(&id)?.quantized(place);
+                    let loss =
+                        |q: &'m Quantized| TensorLoss { loss: q.loss(), experts: q.experts() };
+                    Some(quantized.map(loss).unwrap_or_default())
                 });
                 Some((scheme, errors?))
             };
@@ -108,21 +109,5 @@ impl MeasuredExperts {
             out,
             "The SQNR of a layer is that of the elements of all its experts together; mean and spread\nare over the experts."
         )
-    }
-}
-
-/// What is known of the error of a tensor.
-fn loss_of<'l>(
-    quantized: Option<&'l Quantized>,
-    checkpoint: &Checkpoint,
-    id: TensorId,
-) -> TensorLoss<'l> {
-    let Some(quantized) = quantized else { return TensorLoss::Unknown };
-    match (checkpoint.tensor(id).shape.experts(), quantized.loss()) {
-        (Some(_), _) if !quantized.experts().is_empty() => {
-            TensorLoss::Known(Cow::Borrowed(quantized.experts()))
-        }
-        (None, Some(loss)) => TensorLoss::Known(Cow::Owned(vec![loss])),
-        (Some(_), _) | (None, None) => TensorLoss::Unknown,
     }
 }

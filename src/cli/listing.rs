@@ -5,7 +5,7 @@ use super::scan::ScanResult;
 use super::target::MeasuredFor;
 use crate::checkpoint::{Checkpoint, ReadError};
 use crate::export::SaveError;
-use crate::plan::gguf_mix::becomes_f16;
+use crate::plan::gguf_mix::becomes_f16_in;
 use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::target::Container;
 use crate::plan::{Obstacle, Selection};
@@ -89,8 +89,7 @@ impl<'a> Row<'a> {
         row.reason = reason.as_ref().map(Reason::to_string);
         if let Some(why) = measured_for.scheme_obstacle(tensor).filter(|_| selected) {
             row.selected = false;
-            row.becomes_f16 =
-                measured_for.container() == Container::Gguf && becomes_f16(checkpoint, id);
+            row.becomes_f16 = becomes_f16_in(measured_for.container(), checkpoint, id);
             row.reason.get_or_insert(why);
         }
         row.obstacle = match reason {

@@ -65,41 +65,12 @@ impl TensorRole {
 
     /// The role of the first of [`ROLE_WORDS`] in the name.
     fn of_name(name: &str) -> Option<TensorRole> {
-        let starts = |rest: &[u8], word: &str| {
-            rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
-        };
-        // One pass over the name for all words: `inspect` asks this of every tensor.
-        let mut found: Option<(usize, TensorRole)> = None;
-        let mut rest = name.as_bytes();
-        while let [first, after @ ..] = rest {
-            let mut words = WORDS_BY_LETTER[usize::from(first.to_ascii_lowercase())];
-            while words != 0 {
-                let at = words.trailing_zeros() as usize;
-                words &= words - 1;
-                if let Some((word, role)) = ROLE_WORDS.get(at)
-                    && found.is_none_or(|(earlier, _)| at < earlier)
-                    && starts(rest, word)
-                {
-                    found = Some((at, *role));
-                }
-            }
-            rest = after;
-        }
-        let is_head = || HEAD_STARTS.iter().any(|start| starts(name.as_bytes(), start));
-        found.map(|(_, role)| role).or_else(|| is_head().then_some(TensorRole::OutputHead))
+        let name = name.to_ascii_lowercase();
+        let role = ROLE_WORDS.iter().find(|(word, _)| name.contains(word)).map(|(_, role)| *role);
+        let is_head = || HEAD_STARTS.iter().any(|start| name.starts_with(start));
+        role.or_else(|| is_head().then_some(TensorRole::OutputHead))
     }
 }
-
-/// The words of [`ROLE_WORDS`] that begin with each byte, as bits.
-const WORDS_BY_LETTER: [u32; 256] = {
-    let mut words = [0; 256];
-    let mut at = 0;
-    while at < ROLE_WORDS.len() {
-        words[ROLE_WORDS[at].0.as_bytes()[0] as usize] |= 1 << at;
-        at += 1;
-    }
-    words
-};
 
 /// Words in names with the roles they stand for.
 const ROLE_WORDS: [(&str, TensorRole); 24] = [

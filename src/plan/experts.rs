@@ -7,7 +7,6 @@ use crate::checkpoint::Checkpoint;
 use crate::plan::rules::experts_of;
 use crate::quantization::Loss;
 use crate::tensor::{TensorId, TensorInfo};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 /// The layers of experts of a checkpoint.
@@ -35,15 +34,24 @@ pub enum ExpertPart {
     All,
 }
 
-/// What is known of the error of a tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TensorLoss<'l> {
-    /// The tensor was not asked for: it does not count.
-    Absent,
-    /// The tensor has no error, or it is not measured yet. Its experts have no figures.
-    Unknown,
-    /// The loss of the tensor, or of each of its slices if it holds all experts.
-    Known(Cow<'l, [Loss]>),
+/// The measured error of a tensor. The default is that of a tensor that has no error, or is not
+/// measured yet: its experts have no figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TensorLoss<'l> {
+    /// The loss of all elements.
+    pub loss: Option<Loss>,
+    /// The loss of each slice of a tensor that holds all experts.
+    pub experts: &'l [Loss],
+}
+
+impl ExpertPart {
+    /// The number of the expert; `None` for all of them.
+    pub fn expert(self) -> Option<u64> {
+        match self {
+            ExpertPart::One(expert) => Some(expert),
+            ExpertPart::All => None,
+        }
+    }
 }
 
 /// The errors of a layer's experts.
@@ -115,9 +123,12 @@ fn part_of(tensor: &TensorInfo) -> Option<(&str, ExpertPart)> {
 }
 
 impl ExpertLayer {
-    /// The errors of the experts; `loss` is asked for the error of each tensor. `None` unless an
-    /// expert has one.
-    pub fn errors<'l>(&self, loss: impl Fn(TensorId) -> TensorLoss<'l>) -> Option<ExpertErrors> {
+    /// The errors of the experts. `measured` is asked for the error of each tensor; a tensor for
+    /// which it returns `None` does not count. `None` unless an expert has an error.
+    pub fn errors<'l>(
+        &self,
+        measured: impl Fn(TensorId) -> Option<TensorLoss<'l>>,
+    ) -> Option<ExpertErrors> {
         // An expert with an unknown part has no figure.
         let mut experts: BTreeMap<u64, Option<Loss>> = BTreeMap::new();
         let mut add = |expert: u64, loss: Option<Loss>| {
@@ -128,17 +139,14 @@ impl ExpertLayer {
             }
         };
         for &(id, part) in &self.tensors {
-            match (loss(id), part) {
-                (TensorLoss::Absent, _) => {}
-                (TensorLoss::Known(losses), ExpertPart::One(expert)) => {
-                    add(expert, losses.first().copied());
-                }
-                (TensorLoss::Known(losses), ExpertPart::All) => {
-                    (0..).zip(losses.iter()).for_each(|(expert, &loss)| add(expert, Some(loss)));
-                }
-                (TensorLoss::Unknown, ExpertPart::One(expert)) => add(expert, None),
+            let Some(TensorLoss { loss, experts }) = measured(id) else { continue };
+            match part {
+                ExpertPart::One(expert) => add(expert, loss),
                 // No expert is complete.
-                (TensorLoss::Unknown, ExpertPart::All) => return None,
+                ExpertPart::All if experts.is_empty() => return None,
+                ExpertPart::All => {
+                    (0..).zip(experts).for_each(|(expert, &loss)| add(expert, Some(loss)));
+                }
             }
         }
         let mut errors = ExpertErrors::default();
@@ -238,8 +246,12 @@ mod tests {
         ExpertLayer { path: "experts".to_owned(), tensors }
     }
 
-    fn known(noises: &[f64]) -> TensorLoss<'static> {
-        TensorLoss::Known(noises.iter().map(|&noise| Loss { signal: 1000.0, noise }).collect())
+    fn loss(noise: f64) -> Loss {
+        Loss { signal: 1000.0, noise }
+    }
+
+    fn known(noise: f64) -> Option<TensorLoss<'static>> {
+        Some(TensorLoss { loss: Some(loss(noise)), experts: &[] })
     }
 
     #[test]
@@ -247,8 +259,10 @@ mod tests {
         let one = ExpertPart::One;
         // Expert 0 has two weights, and one more is part of a tensor for both.
         let layer = layer(&[one(0), one(0), one(1), ExpertPart::All]);
-        let losses = [known(&[1.0]), known(&[2.0]), known(&[50.0]), known(&[3.0, 10.0])];
-        let errors = layer.errors(|id| losses[id.index()].clone()).expect("known");
+        let experts = [loss(3.0), loss(10.0)];
+        let all = Some(TensorLoss { loss: None, experts: &experts });
+        let losses = [known(1.0), known(2.0), known(50.0), all];
+        let errors = layer.errors(|id| losses[id.index()]).expect("known");
         let db = |share: f64| 10.0 * share.log10();
         assert_eq!(errors.loss, Loss { signal: 5000.0, noise: 66.0 });
         assert_eq!(errors.sqnr_db(), db(5000.0 / 66.0));
@@ -264,10 +278,10 @@ mod tests {
     fn experts_with_an_unknown_weight_have_no_figures() {
         let one = ExpertPart::One;
         let layer = layer(&[one(0), one(1), one(1), one(2)]);
-        let losses = [known(&[1.0]), known(&[2.0]), TensorLoss::Unknown, TensorLoss::Absent];
-        let errors = layer.errors(|id| losses[id.index()].clone()).expect("known");
+        let losses = [known(1.0), known(2.0), Some(TensorLoss::default()), None];
+        let errors = layer.errors(|id| losses[id.index()]).expect("known");
         assert_eq!(errors.experts, [(0, Loss { signal: 1000.0, noise: 1.0 })]);
         assert_eq!((errors.unknown, errors.sqnr_db()), (1, 30.0));
-        assert_eq!(layer.errors(|_| TensorLoss::Absent), None);
+        assert_eq!(layer.errors(|_| None), None);
     }
 }

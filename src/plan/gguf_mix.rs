@@ -5,7 +5,9 @@
 //! the model.
 
 use crate::checkpoint::{Checkpoint, Content};
+use crate::plan::defaults::effective_quantizer;
 use crate::plan::rules::kept_part;
+use crate::plan::target::Container;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{BlockType, FloatType, Shape, TensorId};
 use std::fmt;
@@ -282,6 +284,26 @@ pub(crate) fn becomes_f16(checkpoint: &Checkpoint, id: TensorId) -> bool {
     let is_other_float = tensor.dtype.float().is_some_and(|float| float != FloatType::F16);
     let is_plain = matches!(checkpoint.content(id), Content::Plain(_));
     !divided && is_other_float && is_plain && is_quantized(&tensor.name, &tensor.shape)
+}
+
+/// Whether quantizing a tensor for `container` makes it F16.
+pub(crate) fn becomes_f16_in(container: Container, checkpoint: &Checkpoint, id: TensorId) -> bool {
+    container == Container::Gguf && becomes_f16(checkpoint, id)
+}
+
+/// The quantizer of a new mark in `container`: [`f16_mark`] for a tensor that becomes F16, otherwise
+/// the [`effective_quantizer`].
+pub(crate) fn new_mark_in(
+    container: Container,
+    checkpoint: &Checkpoint,
+    id: TensorId,
+    quantizer: Quantizer,
+) -> Quantizer {
+    if becomes_f16_in(container, checkpoint, id) {
+        f16_mark()
+    } else {
+        effective_quantizer(checkpoint, id, quantizer)
+    }
 }
 
 /// The mark of a tensor that becomes F16.

@@ -1,11 +1,10 @@
 //! The errors of the experts of each layer, for the documents.
 
-use crate::plan::experts::{ExpertErrors, ExpertLayer, ExpertLayers, ExpertPart, TensorLoss};
+use crate::plan::experts::{ExpertErrors, ExpertLayer, ExpertLayers, TensorLoss};
 use crate::quantization::QuantizationScheme;
 use crate::report::contents::{Report, Row};
 use crate::tensor::TensorId;
 use serde::Serialize;
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 /// A layer of experts with its errors.
@@ -76,14 +75,12 @@ impl ReportedExperts {
         let layers = ExpertLayers::of(&report.checkpoint);
         let rows: HashMap<TensorId, &Row> =
             report.rows.iter().map(|row| (row.tensor, row)).collect();
-        let loss = |id: TensorId| match rows.get(&id).map(|row| row.cost()) {
-            None => TensorLoss::Absent,
-            Some(None) => TensorLoss::Unknown,
-            Some(Some(cost)) => match report.checkpoint.tensor(id).shape.experts() {
-                Some(_) if cost.experts.is_empty() => TensorLoss::Unknown,
-                Some(_) => TensorLoss::Known(Cow::Borrowed(&cost.experts)),
-                None => TensorLoss::Known(Cow::Borrowed(std::slice::from_ref(&cost.loss))),
-            },
+        let measured = |id: TensorId| {
+            let cost = rows.get(&id)?.cost();
+            Some(cost.map_or(TensorLoss::default(), |cost| TensorLoss {
+                loss: Some(cost.loss),
+                experts: &cost.experts,
+            }))
         };
         let scheme_of = |layer: &ExpertLayer| {
             let listed = layer.tensors.iter().filter_map(|(id, _)| rows.get(id));
@@ -92,7 +89,7 @@ impl ReportedExperts {
             schemes.all(|scheme| scheme == first).then_some(first)
         };
         let errors = layers.all().iter().filter_map(|layer| {
-            Some((layer.path.clone(), (layer.errors(loss)?, scheme_of(layer))))
+            Some((layer.path.clone(), (layer.errors(measured)?, scheme_of(layer))))
         });
         let errors = errors.collect();
         ReportedExperts { errors, layers }
@@ -119,11 +116,7 @@ impl ReportedExperts {
     ) -> Option<(&ExpertLayer, &ExpertErrors, Option<u64>)> {
         let (layer, part) = self.layers.layer_of(id)?;
         let (errors, _) = self.errors.get(&layer.path)?;
-        let expert = match part {
-            ExpertPart::One(expert) => Some(expert),
-            ExpertPart::All => None,
-        };
-        Some((layer, errors, expert))
+        Some((layer, errors, part.expert()))
     }
 
     /// The figures of all layers, for JSON.

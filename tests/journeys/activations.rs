@@ -9,6 +9,7 @@ use quantscope::app::outputs::OutputsEvent;
 use quantscope::app::overlay::Overlay;
 use quantscope::app::{Event, Meter};
 use quantscope::quantization::{Preset, QuantizationScheme};
+use std::path::Path;
 use std::time::Duration;
 
 /// The demo with measured output errors.
@@ -268,6 +269,14 @@ fn recorded_llama() -> (Driver, String) {
     (driver, path)
 }
 
+/// Compares the weights and the configuration in two directories.
+fn assert_same_files(one: &Path, other: &Path) {
+    for name in ["model.safetensors", "config.json"] {
+        let read = |directory: &Path| std::fs::read(directory.join(name)).expect("reads");
+        assert!(read(one) == read(other), "{name}");
+    }
+}
+
 #[test]
 fn static_activations_are_chosen_in_the_save_dialog() {
     // Without captures static quantization is not offered.
@@ -298,13 +307,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     let inputs = ["--activation-scheme", "static", "--activations", &captures];
     stdout(&[&args[..], &inputs].concat());
     let saved = driver.path("single-W8A8-static");
-    let same = |one: &std::path::Path, other: &std::path::Path| {
-        for name in ["model.safetensors", "config.json"] {
-            let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).expect("reads");
-            assert_eq!(read(one), read(other), "{name}");
-        }
-    };
-    same(&saved, &cli);
+    assert_same_files(&saved, &cli);
     // The plan records the choice: a recipe contains it, and the dialog starts with it.
     driver.press("w");
     driver.press("Ctrl-u");
@@ -317,7 +320,7 @@ fn static_activations_are_chosen_in_the_save_dialog() {
     let recipe = recipe.to_str().expect("text");
     let out = again.to_str().expect("text");
     stdout(&["quantize", model, "-o", out, "--format", "int8", "--recipe", recipe]);
-    same(&saved, &again);
+    assert_same_files(&saved, &again);
     driver.press("s");
     driver.expect("▸ compressed-tensors W8A8 static");
     driver.expect("2 scales of inputs from the plan");
@@ -361,10 +364,7 @@ fn fp8_with_recorded_inputs_is_offered_once_they_are_known() {
     let args = ["quantize", model, "-o", out, "--include", "*.0.mlp.*", "--for", "vllm"];
     let inputs = ["--activation-scheme", "static", "--activations", &captures];
     stdout(&[&args[..], &["--scheme", "FP8"], &inputs].concat());
-    for name in ["model.safetensors", "config.json"] {
-        let read = |dir: &std::path::Path| std::fs::read(dir.join(name)).expect("reads");
-        assert!(read(&driver.path("single-FP8")) == read(&cli), "{name}");
-    }
+    assert_same_files(&driver.path("single-FP8"), &cli);
 }
 
 #[test]

@@ -2,12 +2,9 @@
 
 use crate::app::filter::term::{Subject, Term, TermTest, Vocabulary};
 use crate::app::filter::words::{MatchBuffers, Words};
-use crate::app::model::Model;
+use crate::app::model::{Model, TENSORS_PER_TASK};
 use rayon::prelude::*;
 use std::sync::Arc;
-
-/// Tensors per parallel task; smaller tasks cost more to start than they save.
-pub(crate) const TENSORS_PER_TASK: usize = 4096;
 
 /// A filter of the table.
 #[derive(Clone, Debug, Default)]

@@ -8,6 +8,6 @@ mod term;
 mod words;
 
 pub(crate) use completion::complete;
-pub(crate) use expression::{Filter, Matcher, TENSORS_PER_TASK};
+pub(crate) use expression::{Filter, Matcher};
 pub(crate) use tensor::{TensorSubject, begins};
 pub(crate) use term::{Metric, Property, Subject, Vocabulary};

@@ -2,8 +2,7 @@
 
 use crate::app::model::Model;
 use crate::app::tensor_metrics::Measurement;
-use crate::plan::gguf_mix::{becomes_f16, f16_mark};
-use crate::plan::target::Container;
+use crate::plan::gguf_mix::{becomes_f16_in, f16_mark, new_mark_in};
 use crate::plan::{Plan, default_calibration, effective_quantizer};
 use crate::quantization::{AnalysisSpec, Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::TensorId;
@@ -31,14 +30,8 @@ impl Model {
     /// The quantizer of a new mark on each tensor.
     fn new_mark(&self) -> impl Fn(TensorId) -> Quantizer + use<> {
         let (checkpoint, quantizer) = (self.checkpoint.clone(), self.quantizer());
-        let is_gguf = self.container() == Container::Gguf;
-        move |id| {
-            if is_gguf && becomes_f16(&checkpoint, id) {
-                f16_mark()
-            } else {
-                effective_quantizer(&checkpoint, id, quantizer)
-            }
-        }
+        let container = self.container();
+        move |id| new_mark_in(container, &checkpoint, id, quantizer)
     }
 
     /// Marks tensors. Returns whether that changed the plan.
@@ -88,10 +81,10 @@ impl Model {
     pub fn mark_as(&mut self, ids: &[TensorId], scheme: QuantizationScheme) -> bool {
         let checkpoint = self.checkpoint.clone();
         let calibration = default_calibration(&checkpoint);
-        let is_gguf = self.container() == Container::Gguf;
+        let container = self.container();
         self.change(|plan| {
             for &id in ids {
-                if is_gguf && becomes_f16(&checkpoint, id) {
+                if becomes_f16_in(container, &checkpoint, id) {
                     plan.mark(id, f16_mark());
                     continue;
                 }

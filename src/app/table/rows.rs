@@ -4,8 +4,8 @@
 //! filter or a fold changes, never while drawing: a frame reads only the visible rows.
 
 use crate::activations::ActivationMode;
-use crate::app::filter::{Filter, Matcher, TENSORS_PER_TASK, TensorSubject};
-use crate::app::model::Model;
+use crate::app::filter::{Filter, Matcher, TensorSubject};
+use crate::app::model::{Model, TENSORS_PER_TASK};
 use crate::app::scroll::{Motion, ScrollList};
 use crate::app::table::folds::initial_folds;
 use crate::app::table::name_order::name_ranks;

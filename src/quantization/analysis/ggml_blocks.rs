@@ -22,46 +22,34 @@ impl ChunkResult {
         importance: Option<RowImportance>,
     ) -> Result<(), NotQuantizable> {
         ChunkMemory::with(chunk.dtype, chunk.bytes, |memory| {
-            self.measure_in(memory, block, chunk, channels, row_len, importance)
+            let ChunkMemory { values, blocks, decoded, .. } = memory;
+            let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
+            if !has_errors && values.iter().all(|x| x.abs() < CHECKED_FROM) {
+                // Any row tells whether the type fits.
+                values.truncate(row_len);
+            }
+            quantize_part(block, values, chunk.start, importance, blocks)
+                .and_then(|()| dequantize_blocks(block, blocks, decoded))
+                .map_err(|why| why.not_quantizable(block))?;
+            if !has_errors {
+                return Ok(());
+            }
+            let bounds = channels.map(|channels| chunk.channel_bounds(channels));
+            let (first, length) = bounds.map_or((usize::MAX, usize::MAX), |b| (b.first, b.length));
+            let (mut start, mut end) = (0, first.min(values.len()));
+            let mut losses: Vec<Loss> = Vec::new();
+            while start < end {
+                let part = start..end;
+                let x = values.get(part.clone()).unwrap_or_default();
+                let sums = kernels::restored_error(x, decoded.get(part).unwrap_or_default());
+                self.quantized.add(&sums);
+                losses.push((&sums).into());
+                (start, end) = (end, end.saturating_add(length).min(values.len()));
+            }
+            if channels.is_some() {
+                self.channels.extend(chunk.number_channels(channels, losses));
+            }
+            Ok(())
         })
-    }
-
-    fn measure_in(
-        &mut self,
-        memory: &mut ChunkMemory,
-        block: BlockType,
-        chunk: ElementRun,
-        channels: Option<&Groups>,
-        row_len: usize,
-        importance: Option<RowImportance>,
-    ) -> Result<(), NotQuantizable> {
-        let ChunkMemory { values, blocks, decoded, .. } = memory;
-        let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
-        if !has_errors && values.iter().all(|x| x.abs() < CHECKED_FROM) {
-            // Any row tells whether the type fits.
-            values.truncate(row_len);
-        }
-        quantize_part(block, values, chunk.start, importance, blocks)
-            .and_then(|()| dequantize_blocks(block, blocks, decoded))
-            .map_err(|why| why.not_quantizable(block))?;
-        if !has_errors {
-            return Ok(());
-        }
-        let bounds = channels.map(|channels| chunk.channel_bounds(channels));
-        let (first, length) = bounds.map_or((usize::MAX, usize::MAX), |b| (b.first, b.length));
-        let (mut start, mut end) = (0, first.min(values.len()));
-        let mut losses: Vec<Loss> = Vec::new();
-        while start < end {
-            let part = start..end;
-            let x = values.get(part.clone()).unwrap_or_default();
-            let sums = kernels::restored_error(x, decoded.get(part).unwrap_or_default());
-            self.quantized.add(&sums);
-            losses.push((&sums).into());
-            (start, end) = (end, end.saturating_add(length).min(values.len()));
-        }
-        if channels.is_some() {
-            self.channels.extend(chunk.number_channels(channels, losses));
-        }
-        Ok(())
     }
 }

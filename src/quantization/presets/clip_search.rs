@@ -1,9 +1,9 @@
 //! The clips of a preset's groups with the least output error on a layer's recorded inputs, as in
 //! AWQ (Lin et al., 2024).
 //!
-//! A group with the error e of its elements adds eᵀGe to the squared error of the layer's outputs,
-//! where G are the second moments of the inputs of its columns. Of a few clips, each group gets
-//! the one with the least.
+//! A group whose elements have the errors e adds eᵀGe to the squared error of the layer's outputs,
+//! where G holds the second moments of the inputs of its columns. Each group gets the clip for which
+//! that is least.
 
 use crate::quantization::compensation::{GroupMoments, Product, add_product};
 use crate::quantization::kernels::{self, GroupedLevels, Loop};
