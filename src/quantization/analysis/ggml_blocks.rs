@@ -3,7 +3,7 @@
 use crate::quantization::analysis::element_run::ElementRun;
 use crate::quantization::analysis::single_pass::ChunkResult;
 use crate::quantization::ggml::{
-    CHECKED_FROM, ChunkMemory, RowImportance, dequantize_blocks, quantize_part,
+    CHECKED_FROM, ChunkMemory, RowImportance, decode_blocks, quantize_part,
 };
 use crate::quantization::groups::Groups;
 use crate::quantization::kernels;
@@ -22,14 +22,14 @@ impl ChunkResult {
         importance: Option<RowImportance>,
     ) -> Result<(), NotQuantizable> {
         ChunkMemory::with(chunk.dtype, chunk.bytes, |memory| {
-            let ChunkMemory { values, blocks, decoded, .. } = memory;
+            let ChunkMemory { values, blocks, decoded } = memory;
             let has_errors = self.quantized.loss.is_some() || self.quantized.error.is_some();
             if !has_errors && values.iter().all(|x| x.abs() < CHECKED_FROM) {
                 // Any row tells whether the type fits.
                 values.truncate(row_len);
             }
             quantize_part(block, values, chunk.start, importance, blocks)
-                .and_then(|()| dequantize_blocks(block, blocks, decoded))
+                .and_then(|()| decode_blocks(block, blocks, decoded))
                 .map_err(|why| why.not_quantizable(block))?;
             if !has_errors {
                 return Ok(());

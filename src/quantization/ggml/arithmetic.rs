@@ -31,6 +31,21 @@ pub(super) fn nearest_int(x: f32) -> i32 {
     ((x + 12_582_912.0).to_bits() & 0x007f_ffff) as i32 - 0x0040_0000
 }
 
+/// Returns the integer part of a number from 0 to 2²² − 1. Unlike `as`, which limits numbers that do
+/// not fit, this is compiled to vector instructions.
+#[inline(always)]
+pub(super) fn integer_part(x: f32) -> i32 {
+    let nearest = nearest_int(x);
+    nearest - i32::from(nearest as f32 > x)
+}
+
+/// Returns the nearest integer, ties away from zero, for magnitudes up to 2²² − 1. See
+/// [`integer_part`].
+#[inline(always)]
+pub(super) fn rounded_away(x: f32) -> i32 {
+    nearest_int(x.round())
+}
+
 /// Returns `1 / x`, or 0 if `x` is 0 or so small that the quotient is infinite. ggml converts
 /// infinite quotients to integers, which is undefined behaviour in C; here such blocks become
 /// zeros.
@@ -157,10 +172,15 @@ pub(super) fn part_of<const N: usize, const BLOCK: usize>(
     importance.map(|importance| part(importance, i))
 }
 
-/// Returns nibble `e` of 32 nibbles in 16 bytes, low nibbles first.
+/// Returns the 32 nibbles of 16 bytes, low nibbles first.
 #[inline(always)]
-pub(super) fn nibble(bytes: &[u8], e: usize) -> u8 {
-    bytes[e % 16] >> (4 * (e / 16)) & 15
+pub(super) fn nibbles(bytes: &[u8]) -> [u8; 32] {
+    let mut nibbles = [0; 32];
+    let (low, high) = nibbles.split_at_mut(16);
+    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+    nibbles
 }
 
 /// Packs 32 values of four bits into 16 bytes, low nibbles first.
@@ -179,6 +199,17 @@ mod tests {
             [(0.5, 0), (1.5, 2), (-2.5, -2), (2.6, 3), (-0.4, 0), (4_000_000.0, 4_000_000)]
         {
             assert_eq!(nearest_int(x), nearest, "{x}");
+        }
+    }
+
+    #[test]
+    fn numbers_become_integers_as_by_a_conversion() {
+        let near = |x: f32| [x.next_down(), x, x.next_up()];
+        for x in (0..=1024).flat_map(|n| near(n as f32 * 0.25)).chain([4_194_302.5, 4_194_303.0]) {
+            for x in [x, -x] {
+                assert_eq!(rounded_away(x), x.round() as i32, "{x}");
+            }
+            assert_eq!(integer_part(x.abs()), x.abs() as i32, "{x}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! MXFP4 and NVFP4: E2M1 values with one scale per 32 or 16 elements.
 
-use crate::quantization::ggml::arithmetic::{absmax, blocks, nibble, part};
+use crate::quantization::ggml::arithmetic::{absmax, blocks, each, nibbles, pack_nibbles, part};
 
 /// The E2M1 values times two, so that they are integers. Scales are halved.
 const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -55,17 +55,20 @@ fn ue4m3(x: f32) -> u8 {
 #[inline(always)]
 pub(super) fn decode_mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     let d = half_e8m0(block[0]);
-    for (e, out) in out.iter_mut().enumerate() {
-        *out = d * doubled(nibble(&block[1..], e));
+    for (q, out) in nibbles(&block[1..]).into_iter().zip(out) {
+        *out = d * doubled(q);
     }
 }
 
 #[inline(always)]
 pub(super) fn decode_nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
-    for (e, out) in out.iter_mut().enumerate() {
-        let group = e / 16;
-        let byte = block[4 + group * 8 + e % 8];
-        *out = half_ue4m3(block[group]) * doubled(byte >> (e % 16 / 8 * 4));
+    let (scales, qs) = block.split_at(4);
+    for ((&scale, qs), out) in scales.iter().zip(qs.chunks(8)).zip(out.chunks_mut(16)) {
+        let d = half_ue4m3(scale);
+        let (low, high) = out.split_at_mut(8);
+        for ((q, low), high) in qs.iter().zip(low).zip(high) {
+            (*low, *high) = (d * doubled(q & 15), d * doubled(q >> 4));
+        }
     }
 }
 
@@ -75,9 +78,7 @@ pub(super) fn quantize_mxfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
         let exponent = mxfp4_exponent(absmax(x));
         let d = half_e8m0(exponent);
         out.push(exponent);
-        out.extend::<[u8; 16]>(std::array::from_fn(|i| {
-            nearest_value(x[i], d) | nearest_value(x[i + 16], d) << 4
-        }));
+        out.extend(pack_nibbles(&each(x, |x| nearest_value(x, d))));
     }
 }
 
@@ -101,24 +102,24 @@ pub(super) fn quantize_nvfp4(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) 
         out.extend(scales);
         for (i, &scale) in scales.iter().enumerate() {
             let (x, d) = (part::<16>(x, i), half_ue4m3(scale));
-            out.extend::<[u8; 8]>(std::array::from_fn(|j| {
-                nearest_value(x[j], d) | nearest_value(x[j + 8], d) << 4
-            }));
+            let values = each(x, |x| nearest_value(x, d));
+            out.extend::<[u8; 8]>(std::array::from_fn(|j| values[j] | values[j + 8] << 4));
         }
     }
 }
 
-/// Returns the index of the nearest value for a scale, the first of equally near ones.
+/// Returns the index of the nearest value for a scale, the first of equally near ones. A negative
+/// value is as near to a negative number as its magnitude to that of the number.
 #[inline(always)]
 fn nearest_value(x: f32, scale: f32) -> u8 {
-    let (mut best, mut least) = (0, (doubled(0) * scale - x).abs());
-    for i in 1..16 {
-        let error = (doubled(i) * scale - x).abs();
-        if error < least {
-            (best, least) = (i, error);
-        }
+    const NEGATIVE: i32 = 8;
+    let (mut best, mut least) = (0, x.abs());
+    for i in 1..NEGATIVE {
+        let error = (doubled(i as u8) * scale - x.abs()).abs();
+        best = if error < least { i } else { best };
+        least = if error < least { error } else { least };
     }
-    best
+    (best + if x < 0.0 && best > 0 { NEGATIVE } else { 0 }) as u8
 }
 
 #[cfg(test)]
@@ -133,6 +134,23 @@ mod tests {
         // log2(2⁻⁶⁴ · (1 − 2⁻²⁴)) is −64 in F32.
         assert_eq!(mxfp4_exponent(below(2f32.powi(-64), 1)), 61);
         assert_eq!(mxfp4_exponent(2f32.powi(-64)), 61);
+    }
+
+    #[test]
+    fn the_nearest_value_is_the_first_with_the_least_error() {
+        let near = |x: f32| [x.next_down(), x, x.next_up()];
+        for scale in [0.0, f32::MIN_POSITIVE, 0.375, 1.0, 240.0] {
+            for x in (0..=200).flat_map(|n| near(n as f32 * scale / 8.0)).chain([-0.0, 1e9]) {
+                for x in [x, -x] {
+                    let errors = std::array::from_fn::<f32, 16, _>(|i| {
+                        (doubled(i as u8) * scale - x).abs()
+                    });
+                    let least = errors.iter().copied().fold(f32::INFINITY, f32::min);
+                    let first = errors.iter().position(|&error| error == least);
+                    assert_eq!(Some(usize::from(nearest_value(x, scale))), first, "{x} {scale}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! IQ4_NL and IQ4_XS: four bits per element select one of sixteen unevenly spaced values.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, blocks, extreme, half, half_bytes, inverse, nearest_int, nibble, pack_nibbles,
+    SUPER_BLOCK, blocks, extreme, half, half_bytes, inverse, nearest_int, nibbles, pack_nibbles,
     part, part_of, squares, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::MIN_ABSMAX;
@@ -17,8 +17,8 @@ fn value(nibble: u8) -> f32 {
 #[inline(always)]
 pub(super) fn decode_iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = half(block[0], block[1]);
-    for (e, out) in out.iter_mut().enumerate() {
-        *out = d * value(nibble(&block[2..], e));
+    for (q, out) in nibbles(&block[2..]).into_iter().zip(out) {
+        *out = d * value(q);
     }
 }
 
@@ -30,8 +30,8 @@ pub(super) fn decode_iq4_xs(block: &[u8; 136], out: &mut [f32; SUPER_BLOCK]) {
     for (i, out) in out.chunks_mut(32).enumerate() {
         let scale = low[i / 2] >> (i % 2 * 4) & 15 | ((high >> (2 * i) & 3) as u8) << 4;
         let d = d * f32::from(scale as i8 - 32);
-        for (e, out) in out.iter_mut().enumerate() {
-            *out = d * value(nibble(&qs[i * 16..], e));
+        for (q, out) in nibbles(&qs[i * 16..]).into_iter().zip(out) {
+            *out = d * value(q);
         }
     }
 }

@@ -9,10 +9,15 @@ use crate::quantization::ggml::search::{
     LevelsAboveMin, MIN_ABSMAX, MinSearch, SymmetricLevels, positive, symmetric, three_bits,
 };
 
-/// Returns the two bits of element `e` of 256, stored as two times four planes of 32 bytes.
+/// Returns the two bits of each element in group `i` of sixteen. They are stored as two times four
+/// planes of 32 bytes.
 #[inline(always)]
-fn two_bits(bytes: &[u8], e: usize) -> u8 {
-    bytes[e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2) & 3
+fn two_bits(bytes: &[u8], i: usize) -> [u8; 16] {
+    let mut elements = [0; 16];
+    for (element, byte) in elements.iter_mut().zip(&bytes[i / 8 * 32 + i % 2 * 16..]) {
+        *element = byte >> (i % 8 / 2 * 2) & 3;
+    }
+    elements
 }
 
 /// Packs the low two bits of 256 levels in the layout of [`two_bits`].
@@ -25,13 +30,17 @@ fn pack_two_bits(levels: impl Fn(usize) -> u8) -> [u8; 64] {
     bytes
 }
 
-/// Returns nibble `e` of 256: alternately the low and the high nibbles of 32 bytes.
+/// Returns the nibbles of group `i` of eight: alternately the low and the high ones of 32 bytes.
 #[inline(always)]
-fn k_nibble(bytes: &[u8], e: usize) -> u8 {
-    bytes[e / 64 * 32 + e % 32] >> (e % 64 / 32 * 4) & 15
+fn k_nibbles(bytes: &[u8], i: usize) -> [u8; 32] {
+    let mut elements = [0; 32];
+    for (element, byte) in elements.iter_mut().zip(&bytes[i / 2 * 32..]) {
+        *element = byte >> (i % 2 * 4) & 15;
+    }
+    elements
 }
 
-/// Packs the low four bits of 256 levels in the layout of [`k_nibble`].
+/// Packs the low four bits of 256 levels in the layout of [`k_nibbles`].
 #[inline(always)]
 fn pack_k_nibbles(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
     let mut bytes = [0; 128];
@@ -45,10 +54,11 @@ fn pack_k_nibbles(levels: &[u8; SUPER_BLOCK]) -> [u8; 128] {
 pub(super) fn decode_q2_k(block: &[u8; 84], out: &mut [f32; SUPER_BLOCK]) {
     let (scales, qs) = (&block[..16], &block[16..80]);
     let (d, dmin) = (half(block[80], block[81]), half(block[82], block[83]));
-    for (e, out) in out.iter_mut().enumerate() {
-        let scale = scales[e / 16];
+    for ((i, out), scale) in out.chunks_mut(16).enumerate().zip(scales) {
         let (dl, ml) = (d * f32::from(scale & 15), dmin * f32::from(scale >> 4));
-        *out = dl * f32::from(two_bits(qs, e)) - ml;
+        for (q, out) in two_bits(qs, i).into_iter().zip(out) {
+            *out = dl * f32::from(q) - ml;
+        }
     }
 }
 
@@ -103,11 +113,13 @@ fn q3_k_scale(packed: &[u8], i: usize) -> f32 {
 pub(super) fn decode_q3_k(block: &[u8; 110], out: &mut [f32; SUPER_BLOCK]) {
     let (mask, qs, packed) = (&block[..32], &block[32..96], &block[96..108]);
     let d = half(block[108], block[109]);
-    for (e, out) in out.iter_mut().enumerate() {
-        // The third bit is stored inverted.
-        let third = mask[e % 32] >> (e / 32) & 1 ^ 1;
-        let q = two_bits(qs, e) as i8 - (third << 2) as i8;
-        *out = d * q3_k_scale(packed, e / 16) * f32::from(q);
+    for (i, out) in out.chunks_mut(16).enumerate() {
+        let d = d * q3_k_scale(packed, i);
+        for ((low, mask), out) in two_bits(qs, i).iter().zip(&mask[i % 2 * 16..]).zip(out) {
+            // The third bit is stored inverted.
+            let third = mask >> (i / 2) & 1 ^ 1;
+            *out = d * f32::from(*low as i8 - (third << 2) as i8);
+        }
     }
 }
 
@@ -158,10 +170,7 @@ fn q3_k_weighted(x: &[f32; SUPER_BLOCK], importance: &[f32; SUPER_BLOCK]) -> Sym
 
 #[inline(always)]
 fn q3_k_unweighted(x: &[f32; SUPER_BLOCK]) -> SymmetricGroups {
-    let mut groups = [SymmetricLevels::<16>::EMPTY; 16];
-    for (i, group) in groups.iter_mut().enumerate() {
-        *group = three_bits(part(x, i));
-    }
+    let groups = three_bits(x);
     let max = extreme(&std::array::from_fn::<_, 16, _>(|i| groups[i].scale));
     if max == 0.0 {
         // Zero bits represent a scale of −32.
@@ -207,8 +216,8 @@ pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; SUPER_BLOCK]) {
     for (i, out) in out.chunks_mut(32).enumerate() {
         let (scale, min) = scale_and_min(packed, i);
         let (d, m) = (d * scale, dmin * min);
-        for (e, out) in (i * 32..).zip(out) {
-            *out = d * f32::from(k_nibble(qs, e)) - m;
+        for (q, out) in k_nibbles(qs, i).into_iter().zip(out) {
+            *out = d * f32::from(q) - m;
         }
     }
 }
@@ -220,9 +229,8 @@ pub(super) fn decode_q5_k(block: &[u8; 176], out: &mut [f32; SUPER_BLOCK]) {
     for (i, out) in out.chunks_mut(32).enumerate() {
         let (scale, min) = scale_and_min(packed, i);
         let (d, m) = (d * scale, dmin * min);
-        for (e, out) in (i * 32..).zip(out) {
-            let fifth = high[e % 32] >> i & 1;
-            *out = d * f32::from(k_nibble(qs, e) | fifth << 4) - m;
+        for ((low, high), out) in k_nibbles(qs, i).iter().zip(high).zip(out) {
+            *out = d * f32::from(low | (high >> i & 1) << 4) - m;
         }
     }
 }
@@ -322,10 +330,10 @@ pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; SUPER_BLOCK]) {
     let d = half(block[208], block[209]);
     for (i, out) in out.chunks_mut(16).enumerate() {
         let d = d * f32::from(scales[i] as i8);
-        for (e, out) in (i * 16..).zip(out) {
-            let low = low[e / 128 * 64 + e % 64] >> (e % 128 / 64 * 4) & 15;
-            let q = (low | two_bits(high, e) << 4) as i8 - 32;
-            *out = d * f32::from(q);
+        let low = &low[i / 8 * 64 + i % 4 * 16..];
+        for ((low, high), out) in low.iter().zip(two_bits(high, i)).zip(out) {
+            let low = low >> (i % 8 / 4 * 4) & 15;
+            *out = d * f32::from((low | high << 4) as i8 - 32);
         }
     }
 }

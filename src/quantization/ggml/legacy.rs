@@ -2,8 +2,8 @@
 //! Q5_1 and Q8_0.
 
 use crate::quantization::ggml::arithmetic::{
-    absmax, blocks, bounds, each, extreme, half, half_bytes, inverse_or_zero, nibble, pack_nibbles,
-    sum, sum_of_squares, weigh,
+    absmax, blocks, bounds, each, extreme, half, half_bytes, integer_part, inverse_or_zero, nibbles,
+    pack_nibbles, rounded_away, sum, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::{MinSearch, symmetric};
 
@@ -26,39 +26,45 @@ pub(super) fn decode_q2_0(block: &[u8; 18], out: &mut [f32; 64]) {
 #[inline(always)]
 pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = half(block[0], block[1]);
-    for (e, out) in out.iter_mut().enumerate() {
-        *out = d * (f32::from(nibble(&block[2..], e)) - 8.0);
+    for (q, out) in nibbles(&block[2..]).into_iter().zip(out) {
+        *out = d * (f32::from(q) - 8.0);
     }
 }
 
 #[inline(always)]
 pub(super) fn decode_q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let (d, m) = (half(block[0], block[1]), half(block[2], block[3]));
-    for (e, out) in out.iter_mut().enumerate() {
-        *out = d * f32::from(nibble(&block[4..], e)) + m;
+    for (q, out) in nibbles(&block[4..]).into_iter().zip(out) {
+        *out = d * f32::from(q) + m;
     }
 }
 
-/// Five bits per element; the fifth bits of all elements are in four bytes.
+/// Returns 32 levels of five bits. The fifth bits of all are in four bytes.
 #[inline(always)]
-fn five_bits(high: &[u8], low: &[u8], e: usize) -> f32 {
-    let fifth = high[e / 8] >> (e % 8) & 1;
-    f32::from(nibble(low, e) | fifth << 4)
+fn five_bits(high: [u8; 4], low: &[u8]) -> [f32; 32] {
+    let fifths = u32::from_le_bytes(high);
+    let mut levels = [0.0; 32];
+    for ((e, level), low) in levels.iter_mut().enumerate().zip(nibbles(low)) {
+        *level = (u32::from(low) | (fifths >> e & 1) << 4) as f32;
+    }
+    levels
 }
 
 #[inline(always)]
 pub(super) fn decode_q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     let d = half(block[0], block[1]);
-    for (e, out) in out.iter_mut().enumerate() {
-        *out = d * (five_bits(&block[2..6], &block[6..], e) - 16.0);
+    let high = [block[2], block[3], block[4], block[5]];
+    for (q, out) in five_bits(high, &block[6..]).into_iter().zip(out) {
+        *out = d * (q - 16.0);
     }
 }
 
 #[inline(always)]
 pub(super) fn decode_q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let (d, m) = (half(block[0], block[1]), half(block[2], block[3]));
-    for (e, out) in out.iter_mut().enumerate() {
-        *out = d * five_bits(&block[4..8], &block[8..], e) + m;
+    let high = [block[4], block[5], block[6], block[7]];
+    for (q, out) in five_bits(high, &block[8..]).into_iter().zip(out) {
+        *out = d * q + m;
     }
 }
 
@@ -76,7 +82,7 @@ pub(super) fn quantize_q1_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
         let d = sum(x.iter().map(|x| x.abs())) / 128.0;
         out.extend(half_bytes(d));
         for eight in x.as_chunks::<8>().0 {
-            out.push(bits(eight.map(|x| x >= 0.0)));
+            out.push(bits(each(eight, |x| u8::from(x >= 0.0))));
         }
     }
 }
@@ -87,9 +93,9 @@ pub(super) fn quantize_q2_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
         let d = absmax(x);
         let inverse = inverse_or_zero(d);
         out.extend(half_bytes(d));
-        for four in x.as_chunks::<4>().0 {
-            let levels = each(four, |x| ((x * inverse).round() as i32 + 1).clamp(0, 3) as u8);
-            out.push(levels[0] | levels[1] << 2 | levels[2] << 4 | levels[3] << 6);
+        let levels = each(x, |x| (rounded_away(x * inverse) + 1).clamp(0, 3) as u8);
+        for four in levels.as_chunks::<4>().0 {
+            out.push(four[0] | four[1] << 2 | four[2] << 4 | four[3] << 6);
         }
     }
 }
@@ -137,7 +143,7 @@ pub(super) fn quantize_q8_0(row: &[f32], _: Option<&[f32]>, out: &mut Vec<u8>) {
         let d = absmax(x) / 127.0;
         let inverse = inverse_or_zero(d);
         out.extend(half_bytes(d));
-        out.extend(each(x, |x| (x * inverse).round() as i8 as u8));
+        out.extend(each(x, |x| rounded_away(x * inverse) as u8));
     }
 }
 
@@ -166,7 +172,7 @@ fn quantize_symmetric<const MAX_LEVEL: i32>(
                 let d = extreme(x) / -MAX_LEVEL as f32;
                 let inverse = inverse_or_zero(d);
                 let (zero, max) = (MAX_LEVEL as f32 + 0.5, 2 * MAX_LEVEL - 1);
-                let levels = each(x, |x| ((x * inverse + zero) as i32).min(max) as u8);
+                let levels = each(x, |x| integer_part(x * inverse + zero).min(max) as u8);
                 emit(d, &levels);
             }
         }
@@ -193,20 +199,27 @@ fn quantize_above_min(
                 let (min, max) = bounds(x);
                 let d = (max - min) / max_level as f32;
                 let inverse = inverse_or_zero(d);
-                let levels = each(x, |x| (((x - min) * inverse + 0.5) as i32).min(max_level) as u8);
+                let level = |x| integer_part((x - min) * inverse + 0.5).min(max_level) as u8;
+                let levels = each(x, level);
                 emit(d, min, &levels);
             }
         }
     }
 }
 
+/// Packs the lowest bits of eight bytes, which have no other bits.
 #[inline(always)]
-fn bits(set: [bool; 8]) -> u8 {
-    set.iter().enumerate().fold(0, |bits, (i, &set)| bits | u8::from(set) << i)
+fn bits(bytes: [u8; 8]) -> u8 {
+    // Each bit of the factor moves the bit of one byte to the highest byte.
+    (u64::from_le_bytes(bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
 }
 
 /// Returns the fifth bits of 32 levels.
 #[inline(always)]
 fn fifth_bits(levels: &[u8; 32]) -> [u8; 4] {
-    std::array::from_fn(|i| bits(std::array::from_fn(|b| levels[i * 8 + b] & 16 != 0)))
+    let mut fifths = [0; 4];
+    for (fifths, levels) in fifths.iter_mut().zip(levels.as_chunks().0) {
+        *fifths = bits(levels.map(|level| level >> 4));
+    }
+    fifths
 }

@@ -24,5 +24,5 @@ pub use rows::{BlockError, dequantize_blocks, importance_use, quantize_rows};
 pub use table::ImportanceUse;
 
 pub(crate) use importance::RowImportance;
-pub(crate) use rows::{CHECKED_FROM, ChunkMemory, quantize_elements, quantize_part};
+pub(crate) use rows::{CHECKED_FROM, ChunkMemory, decode_blocks, quantize_elements, quantize_part};
 pub(crate) use table::codec;

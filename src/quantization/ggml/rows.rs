@@ -126,12 +126,11 @@ pub fn quantize_rows(
 /// cleared by the system page by page.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkMemory {
-    bytes: Vec<u8>,
     /// The elements.
     pub values: Vec<f32>,
     /// Their blocks.
     pub blocks: Vec<u8>,
-    /// The elements decoded from the blocks.
+    /// The elements decoded from the blocks, by [`decode_blocks`].
     pub decoded: Vec<f32>,
 }
 
@@ -148,12 +147,9 @@ impl ChunkMemory {
         f: impl FnOnce(&mut ChunkMemory) -> R,
     ) -> R {
         let mut memory = CHUNK_MEMORY.take();
-        kernels::convert(dtype, elements, FloatType::F32, &mut memory.bytes);
-        memory.values.clear();
-        let numbers = memory.bytes.as_chunks().0.iter().map(|&raw| f32::from_le_bytes(raw));
-        memory.values.extend(numbers);
+        memory.values.resize(elements.len() / dtype.size(), 0.0);
+        kernels::widen(dtype, elements, &mut memory.values);
         memory.blocks.clear();
-        memory.decoded.clear();
         let result = f(&mut memory);
         CHUNK_MEMORY.set(memory);
         result
@@ -217,13 +213,35 @@ pub fn dequantize_blocks(
     bytes: &[u8],
     out: &mut Vec<f32>,
 ) -> Result<(), BlockError> {
-    let codec = codec(block).ok_or(BlockError::NotDecoded(block))?;
+    let start = out.len();
+    out.resize(start.saturating_add(decoded_len(block, bytes)?), 0.0);
+    decode(block, bytes, out.get_mut(start..).unwrap_or_default())
+}
+
+/// Like [`dequantize_blocks`], but replaces the contents of `out`.
+///
+/// # Errors
+///
+/// Those of [`dequantize_blocks`].
+pub(crate) fn decode_blocks(
+    block: BlockType,
+    bytes: &[u8],
+    out: &mut Vec<f32>,
+) -> Result<(), BlockError> {
+    out.resize(decoded_len(block, bytes)?, 0.0);
+    decode(block, bytes, out)
+}
+
+/// Returns the number of elements in blocks.
+fn decoded_len(block: BlockType, bytes: &[u8]) -> Result<usize, BlockError> {
     if !(bytes.len() as u64).is_multiple_of(block.bytes()) {
         return Err(BlockError::Bytes { block, found: bytes.len() as u64 });
     }
-    let blocks = bytes.len() as u64 / block.bytes();
-    let start = out.len();
-    out.resize(start + (blocks * block.elements()) as usize, 0.0);
-    (codec.decode)(bytes, out.get_mut(start..).unwrap_or_default());
+    Ok((bytes.len() as u64 / block.bytes() * block.elements()) as usize)
+}
+
+/// Decodes blocks to `out`, which has their number of elements.
+fn decode(block: BlockType, bytes: &[u8], out: &mut [f32]) -> Result<(), BlockError> {
+    (codec(block).ok_or(BlockError::NotDecoded(block))?.decode)(bytes, out);
     Ok(())
 }

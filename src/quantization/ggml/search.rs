@@ -1,6 +1,6 @@
 //! Searches for the scale of a group with the least weighted squared error.
 
-use crate::quantization::ggml::arithmetic::{each, extreme, nearest_int};
+use crate::quantization::ggml::arithmetic::{SUPER_BLOCK, each, extreme, nearest_int};
 
 /// Groups with a smaller largest magnitude are stored as zeros.
 pub(super) const MIN_ABSMAX: f32 = 1e-15;
@@ -77,58 +77,81 @@ pub(super) fn symmetric<const N: usize>(
             best = found.scale * with_x;
         }
     }
-    found.levels = each(x, |x| (level(inverse, x) as i32 + max_level) as u8);
+    found.levels = each(x, |x| (nearest_int(level(inverse, x)) + max_level) as u8);
     found
 }
 
-/// Finds levels from −4 to 3 by changing one level at a time while the error decreases. The weight
-/// of an element is its square.
+/// Number of elements in a group of [`three_bits`], and number of groups.
+const SIXTEEN: usize = 16;
+
+/// Finds levels from −4 to 3 for each group of a super-block by changing one level at a time while
+/// the error decreases. The weight of an element is its square.
+///
+/// All groups are searched side by side, as each change in a group depends on the one before. In
+/// these arrays, rows are elements and columns are groups.
 #[inline(always)]
-pub(super) fn three_bits<const N: usize>(x: &[f32; N]) -> SymmetricLevels<N> {
+pub(super) fn three_bits(x: &[f32; SUPER_BLOCK]) -> [SymmetricLevels<SIXTEEN>; SIXTEEN] {
     const MAX_LEVEL: i32 = 4;
-    let max = extreme(x);
-    if max.abs() < MIN_ABSMAX {
-        return SymmetricLevels::EMPTY;
-    }
     let nearest_level = |x: f32| nearest_int(x).clamp(-MAX_LEVEL, MAX_LEVEL - 1) as f32;
-    let inverse = -MAX_LEVEL as f32 / max;
-    let (mut with_x, mut with_level) = (0f32, 0f32);
-    let mut levels = [0f32; N];
-    for (&x, level) in x.iter().zip(&mut levels) {
-        *level = nearest_level(inverse * x);
-        let w = x * x;
-        with_x += w * x * *level;
-        with_level += w * *level * *level;
+    let mut rows = [[0f32; SIXTEEN]; SIXTEEN];
+    let mut max = [0f32; SIXTEEN];
+    for (e, row) in rows.iter_mut().enumerate() {
+        for (group, max) in max.iter_mut().enumerate() {
+            row[group] = x[group * SIXTEEN + e];
+            *max = if row[group].abs() > max.abs() { row[group] } else { *max };
+        }
     }
-    for _ in 0..5 {
-        let mut changed = false;
-        for (&x, level) in x.iter().zip(&mut levels) {
+    let inverse = each(&max, |max| -MAX_LEVEL as f32 / max);
+    let mut levels = [[0f32; SIXTEEN]; SIXTEEN];
+    // Σ w·x·l and Σ w·l·l of each group.
+    let (mut with_x, mut with_level) = ([0f32; SIXTEEN], [0f32; SIXTEEN]);
+    for (row, levels) in rows.iter().zip(&mut levels) {
+        for group in 0..SIXTEEN {
+            let (x, l) = (row[group], nearest_level(inverse[group] * row[group]));
             let w = x * x;
-            let mut new_with_x = with_x - w * x * *level;
-            if new_with_x <= 0.0 {
-                continue;
-            }
-            let mut new_with_level = with_level - w * *level * *level;
-            let new = nearest_level(x * new_with_level / new_with_x);
-            if new == *level {
-                continue;
-            }
-            new_with_x += w * x * new;
-            new_with_level += w * new * new;
-            let better = new_with_x * new_with_x * with_level > with_x * with_x * new_with_level;
-            if new_with_level > 0.0 && better {
-                (*level, with_x, with_level) = (new, new_with_x, new_with_level);
-                changed = true;
+            levels[group] = l;
+            with_x[group] += w * x * l;
+            with_level[group] += w * l * l;
+        }
+    }
+    // A group that did not change stays the same in later passes.
+    for _ in 0..5 {
+        let mut changes = 0;
+        for (row, levels) in rows.iter().zip(&mut levels) {
+            for group in 0..SIXTEEN {
+                let (x, old) = (row[group], levels[group]);
+                let w = x * x;
+                let other_with_x = with_x[group] - w * x * old;
+                let other_with_level = with_level[group] - w * old * old;
+                let new = nearest_level(x * other_with_level / other_with_x);
+                let new_with_x = other_with_x + w * x * new;
+                let new_with_level = other_with_level + w * new * new;
+                let is_better = new_with_x * new_with_x * with_level[group]
+                    > with_x[group] * with_x[group] * new_with_level;
+                let is_changed =
+                    is_better & (other_with_x > 0.0) & (new_with_level > 0.0) & (new != old);
+                levels[group] = if is_changed { new } else { old };
+                with_x[group] = if is_changed { new_with_x } else { with_x[group] };
+                with_level[group] = if is_changed { new_with_level } else { with_level[group] };
+                changes |= i32::from(is_changed);
             }
         }
-        if !changed {
+        if changes == 0 {
             break;
         }
     }
-    SymmetricLevels {
-        scale: if with_level > 0.0 { with_x / with_level } else { 0.0 },
-        levels: each(&levels, |level| (level as i32 + MAX_LEVEL) as u8),
+    let mut found = [SymmetricLevels::EMPTY; SIXTEEN];
+    for (group, found) in found.iter_mut().enumerate() {
+        if max[group].abs() < MIN_ABSMAX {
+            continue;
+        }
+        found.scale =
+            if with_level[group] > 0.0 { with_x[group] / with_level[group] } else { 0.0 };
+        for (level, levels) in found.levels.iter_mut().zip(&levels) {
+            *level = (nearest_int(levels[group]) + MAX_LEVEL) as u8;
+        }
     }
+    found
 }
 
 /// The levels of a group with a minimum, the scale, and the negated minimum.

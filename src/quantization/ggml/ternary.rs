@@ -1,7 +1,7 @@
 //! TQ1_0 and TQ2_0: the values −1, 0 and 1 times a scale, five per byte or two bits each.
 
 use crate::quantization::ggml::arithmetic::{
-    SUPER_BLOCK, absmax, blocks, each, half, half_bytes, inverse_or_zero,
+    SUPER_BLOCK, absmax, blocks, each, half, half_bytes, inverse_or_zero, rounded_away,
 };
 
 const POWERS_OF_3: [u8; 5] = [1, 3, 9, 27, 81];
@@ -30,9 +30,10 @@ pub(super) fn decode_tq1_0(block: &[u8; 54], out: &mut [f32; SUPER_BLOCK]) {
 #[inline(always)]
 pub(super) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; SUPER_BLOCK]) {
     let d = half(block[64], block[65]);
-    for (e, out) in out.iter_mut().enumerate() {
-        let byte = block[e / 128 * 32 + e % 32];
-        *out = (f32::from(byte >> (e % 128 / 32 * 2) & 3) - 1.0) * d;
+    for (i, out) in out.chunks_mut(32).enumerate() {
+        for (byte, out) in block[i / 4 * 32..].iter().zip(out) {
+            *out = (f32::from(byte >> (i % 4 * 2) & 3) - 1.0) * d;
+        }
     }
 }
 
@@ -41,7 +42,7 @@ pub(super) fn decode_tq2_0(block: &[u8; 66], out: &mut [f32; SUPER_BLOCK]) {
 fn levels(x: &[f32; SUPER_BLOCK]) -> (f32, [u8; SUPER_BLOCK]) {
     let d = absmax(x);
     let inverse = inverse_or_zero(d);
-    (d, each(x, |x| ((x * inverse).round() as i32 + 1) as u8))
+    (d, each(x, |x| (rounded_away(x * inverse) + 1) as u8))
 }
 
 #[inline(always)]
