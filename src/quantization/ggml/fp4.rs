@@ -142,9 +142,8 @@ mod tests {
         for scale in [0.0, f32::MIN_POSITIVE, 0.375, 1.0, 240.0] {
             for x in (0..=200).flat_map(|n| near(n as f32 * scale / 8.0)).chain([-0.0, 1e9]) {
                 for x in [x, -x] {
-                    let errors = std::array::from_fn::<f32, 16, _>(|i| {
-                        (doubled(i as u8) * scale - x).abs()
-                    });
+                    let errors =
+                        std::array::from_fn::<f32, 16, _>(|i| (doubled(i as u8) * scale - x).abs());
                     let least = errors.iter().copied().fold(f32::INFINITY, f32::min);
                     let first = errors.iter().position(|&error| error == least);
                     assert_eq!(Some(usize::from(nearest_value(x, scale))), first, "{x} {scale}");

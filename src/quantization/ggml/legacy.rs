@@ -2,8 +2,8 @@
 //! Q5_1 and Q8_0.
 
 use crate::quantization::ggml::arithmetic::{
-    absmax, blocks, bounds, each, extreme, half, half_bytes, integer_part, inverse_or_zero, nibbles,
-    pack_nibbles, rounded_away, sum, sum_of_squares, weigh,
+    absmax, blocks, bounds, each, extreme, half, half_bytes, integer_part, inverse_or_zero,
+    nibbles, pack_nibbles, rounded_away, sum, sum_of_squares, weigh,
 };
 use crate::quantization::ggml::search::{MinSearch, symmetric};
 

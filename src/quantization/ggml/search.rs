@@ -145,8 +145,7 @@ pub(super) fn three_bits(x: &[f32; SUPER_BLOCK]) -> [SymmetricLevels<SIXTEEN>; S
         if max[group].abs() < MIN_ABSMAX {
             continue;
         }
-        found.scale =
-            if with_level[group] > 0.0 { with_x[group] / with_level[group] } else { 0.0 };
+        found.scale = if with_level[group] > 0.0 { with_x[group] / with_level[group] } else { 0.0 };
         for (level, levels) in found.levels.iter_mut().zip(&levels) {
             *level = (nearest_int(levels[group]) + MAX_LEVEL) as u8;
         }
