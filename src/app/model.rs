@@ -40,6 +40,16 @@ pub struct Quality {
     pub waiting: usize,
 }
 
+/// Sums over the SQNRs of some marks.
+#[derive(Default)]
+struct SqnrSums {
+    /// The sum of the finite SQNRs, and their number.
+    sum: f64,
+    measured: u32,
+    worst: Option<f64>,
+    waiting: usize,
+}
+
 /// Counts over the whole checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inventory {
@@ -590,19 +600,16 @@ impl Model {
     pub fn update_quality(&mut self) {
         let (mut sum, mut measured) = (0.0, 0);
         let mut quality = Quality::default();
-        for (id, _) in self.plan.iter() {
-            match self.sqnr(id) {
-                Sqnr::Decibels(db) => {
-                    quality.worst = Some(quality.worst.map_or(db, |worst| worst.min(db)));
-                    // An infinite SQNR would make the mean infinite.
-                    if db.is_finite() {
-                        sum += db;
-                        measured += 1;
-                    }
-                }
-                Sqnr::Waiting => quality.waiting += 1,
-                _ => {}
-            }
+        let parts = self.plan.map_parts(|marks| self.sqnr_sums(marks));
+        // In the order of the parts, so that the mean does not depend on the number of cores.
+        for part in parts {
+            quality.worst = match (quality.worst, part.worst) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            quality.waiting += part.waiting;
+            sum += part.sum;
+            measured += part.measured;
         }
         quality.mean = match measured {
             0 => quality.worst,
@@ -611,12 +618,30 @@ impl Model {
         self.quality = quality;
     }
 
+    fn sqnr_sums(&self, marks: &mut dyn Iterator<Item = (TensorId, Quantizer)>) -> SqnrSums {
+        let mut sums = SqnrSums::default();
+        for (id, _) in marks {
+            match self.sqnr(id) {
+                Sqnr::Decibels(db) => {
+                    sums.worst = Some(sums.worst.map_or(db, |worst| worst.min(db)));
+                    // An infinite SQNR would make the mean infinite.
+                    if db.is_finite() {
+                        sums.sum += db;
+                        sums.measured += 1;
+                    }
+                }
+                Sqnr::Waiting => sums.waiting += 1,
+                _ => {}
+            }
+        }
+        sums
+    }
+
     /// Updates everything that depends on the plan.
     fn update_for_plan(&mut self) {
         let sqnr_plan = std::mem::replace(&mut self.sqnr_plan, self.plan.clone());
         let is_other = |id: &TensorId| self.quantizer_by(&sqnr_plan, *id) != self.quantizer_of(*id);
-        let differing: Vec<TensorId> = self.plan.differing(&sqnr_plan).collect();
-        let others = differing.into_par_iter().with_min_len(TENSORS_PER_TASK).filter(is_other);
+        let others = self.plan.differing(&sqnr_plan).filter(is_other);
         let sqnrs: Vec<_> = others.map(|id| (id, self.computed_sqnr(id))).collect();
         sqnrs.into_iter().for_each(|(id, sqnr)| self.sqnrs[id.index()] = sqnr);
         self.totals = self.plan.totals(&self.checkpoint);
@@ -627,7 +652,10 @@ impl Model {
     /// Checks again which marks with their own calibration have to be measured.
     pub fn recheck_marks(&mut self) {
         let own = |(_, mark): &(TensorId, Quantizer)| mark.calibration != Calibration::MinMax;
-        self.unchecked_marks = self.plan.iter().filter(own).map(|(id, _)| id).collect();
+        let unchecked = |marks: &mut dyn Iterator<Item = (TensorId, Quantizer)>| {
+            marks.filter(own).map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        self.unchecked_marks = self.plan.map_parts(unchecked).concat();
     }
 }
 

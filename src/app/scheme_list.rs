@@ -121,11 +121,13 @@ impl SchemeList {
 
     /// Computes the figures from what is measured now.
     pub fn measure(&mut self, model: &Model) {
-        let choice = |&scheme: &QuantizationScheme| SchemeChoice {
-            scheme,
-            row: SchemeFigures::of(model, &self.row.tensors, scheme),
-            marked: SchemeFigures::of(model, &self.marked, scheme),
-            shown: SchemeFigures::of(model, &self.shown, scheme),
+        let choice = |&scheme: &QuantizationScheme| {
+            let of = |tensors| SchemeFigures::of(model, tensors, scheme);
+            let (marked, (row, shown)) = rayon::join(
+                || of(&self.marked),
+                || rayon::join(|| of(&self.row.tensors), || of(&self.shown)),
+            );
+            SchemeChoice { scheme, row, marked, shown }
         };
         self.choices = model.schemes().par_iter().map(choice).collect();
     }

@@ -1,7 +1,8 @@
 //! Compares shards with their index.
 
 use crate::checkpoint::discovery::{Index, WeightMap};
-use crate::checkpoint::stored::Stored;
+use crate::checkpoint::stored::{Stored, TENSORS_PER_TASK};
+use rayon::prelude::*;
 
 /// Compares the shards with the index. If a tensor is in several shards, only the one named in the
 /// index is kept. Disagreements are added to `notes`. Returns whether the index names every tensor,
@@ -15,7 +16,9 @@ pub(super) fn compare_with_index(
     let mut held = vec![false; map.tensors.len()];
     let mut unlisted = Vec::new();
     let mut elsewhere = Vec::new();
-    stored.retain(|s| match map.position(&s.name) {
+    let places = stored.par_iter().with_min_len(TENSORS_PER_TASK).map(|s| map.position(&s.name));
+    let mut places = places.collect::<Vec<_>>().into_iter();
+    stored.retain(|s| match places.next().flatten() {
         Some(place) => {
             let here = map.tensors[place].1 == s.shard;
             held[place] |= here;

@@ -11,10 +11,10 @@ use crate::checkpoint::io::remote_path::without_query;
 use crate::checkpoint::io::source::Source;
 use crate::checkpoint::output_axes::OutputAxes;
 use crate::checkpoint::packed::PackedTensor;
-use crate::checkpoint::stored::{Shard, Stored, StoredId};
+use crate::checkpoint::stored::{Shard, Stored, StoredId, TENSORS_PER_TASK};
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::checkpoint::{name_index, packed, qat};
-use crate::tensor::{ChannelAxes, DType, TensorInfo};
+use crate::tensor::{ChannelAxes, DType, Shape, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -113,6 +113,7 @@ impl Checkpoint {
         let mut notes = Vec::new();
         let format = read.first().map_or(Format::Safetensors, |(_, contents)| contents.format);
         let count = read.len() as u64;
+        let all_stored = read.iter().map(|(_, contents)| contents.stored.len()).sum::<usize>();
         for (number, (mut shard, contents)) in read.into_iter().enumerate() {
             if contents.format != format {
                 let (first, other) = (format.name(), contents.format.name());
@@ -130,7 +131,10 @@ impl Checkpoint {
             quantized.extend(contents.quantized.into_iter().map(|q| (first + q.values, q)));
             match shard {
                 // The tensors of the first file have its number already.
-                0 => stored = contents.stored,
+                0 => {
+                    stored = contents.stored;
+                    stored.reserve_exact(all_stored - stored.len());
+                }
                 _ => stored.extend(contents.stored.into_iter().map(|s| Stored { shard, ..s })),
             }
         }
@@ -248,9 +252,12 @@ fn logical_tensors(
     axes: &OutputAxes,
 ) -> (Vec<TensorInfo>, Vec<Content>) {
     let parts: HashSet<StoredId> = quantized.values().flat_map(|t| t.format.parts()).collect();
+    let counted = |s: &Stored| axes.counted(&s.name, s.shape.clone());
+    let shapes: Vec<Shape> =
+        stored.par_iter().with_min_len(TENSORS_PER_TASK).map(counted).collect();
     let mut tensors = Vec::with_capacity(stored.len());
     let mut contents = Vec::with_capacity(stored.len());
-    for (id, s) in (0..).map(StoredId).zip(stored) {
+    for ((id, s), shape) in (0..).map(StoredId).zip(stored).zip(shapes) {
         let dtype = s.dtype.clone();
         if let Some(found) = quantized.remove(&id) {
             let sizes = found.format.parts().into_iter().filter_map(|p| stored.get(p.0 as usize));
@@ -266,8 +273,7 @@ fn logical_tensors(
             tensors.push(TensorInfo { name: found.name.into(), dtype, shape, bytes });
             contents.push(Content::Packed(found.format));
         } else if !parts.contains(&id) {
-            let (name, shape) = (s.name.clone(), axes.counted(&s.name, s.shape.clone()));
-            tensors.push(TensorInfo { name, dtype, shape, bytes: s.bytes() });
+            tensors.push(TensorInfo { name: s.name.clone(), dtype, shape, bytes: s.bytes() });
             contents.push(Content::Plain(id));
         }
     }

@@ -5,12 +5,13 @@
 //! observer of a layer's output into the layer; `prepare_fx` and `prepare_qat_fx` number the
 //! observers.
 
-use crate::checkpoint::stored::{Stored, StoredId};
+use crate::checkpoint::stored::{Stored, StoredId, TENSORS_PER_TASK};
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::quantization::{QatScales, QuantizationType, symmetric_scale};
 use crate::tensor::{Scalar, TensorId, TensorInfo};
 use foldhash::{HashMap, HashMapExt};
 use memchr::memmem::Finder;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -119,12 +120,12 @@ pub(crate) fn read(
     stored: &[Stored],
     tensors: &[TensorInfo],
 ) -> Observers {
-    let stored: HashMap<&str, (StoredId, &Stored)> = (0..)
-        .map(StoredId)
-        .zip(stored)
-        .filter(|(_, stored)| is_observer(&stored.name))
-        .map(|(id, stored)| (stored.name.as_str(), (id, stored)))
-        .collect();
+    let all = stored.par_iter().with_min_len(TENSORS_PER_TASK).enumerate();
+    let observers: Vec<_> = all.filter(|(_, stored)| is_observer(&stored.name)).collect();
+    let observers = observers
+        .into_iter()
+        .map(|(position, stored)| (stored.name.as_str(), (StoredId(position as u32), stored)));
+    let stored: HashMap<&str, (StoredId, &Stored)> = observers.collect();
     let mut found = Observers::default();
     if stored.is_empty() {
         return found;

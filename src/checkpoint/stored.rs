@@ -6,6 +6,9 @@ use crate::checkpoint::strided::StridedView;
 use crate::tensor::{DType, Name, Shape};
 use std::ops::Range;
 
+/// Tensors per parallel task; smaller tasks cost more to start than they save.
+pub(super) const TENSORS_PER_TASK: usize = 4096;
+
 /// Index of a stored tensor in the checkpoint's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StoredId(pub u32);

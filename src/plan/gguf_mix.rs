@@ -287,12 +287,14 @@ pub(crate) fn becomes_f16(checkpoint: &Checkpoint, id: TensorId) -> bool {
 }
 
 /// Whether quantizing a tensor for `container` makes it F16.
+#[inline]
 pub(crate) fn becomes_f16_in(container: Container, checkpoint: &Checkpoint, id: TensorId) -> bool {
     container == Container::Gguf && becomes_f16(checkpoint, id)
 }
 
 /// The quantizer of a new mark in `container`: [`f16_mark`] for a tensor that becomes F16, otherwise
 /// the [`effective_quantizer`].
+#[inline]
 pub(crate) fn new_mark_in(
     container: Container,
     checkpoint: &Checkpoint,

@@ -64,6 +64,16 @@ impl Plan {
         self.choices.remove(id);
     }
 
+    /// Gives each of `ids` the quantizer that `choose` returns for its present one, on all cores.
+    /// `None` means no mark.
+    pub(crate) fn update(
+        &mut self,
+        ids: &[TensorId],
+        choose: impl Fn(TensorId, Option<Quantizer>) -> Option<Quantizer> + Sync,
+    ) {
+        self.choices.update(ids, choose);
+    }
+
     /// The quantizer of a tensor; `None` if it is not marked.
     pub fn get(&self, id: TensorId) -> Option<Quantizer> {
         self.choices.get(id)
@@ -77,6 +87,15 @@ impl Plan {
     /// The marked tensors with their quantizers, in the order of the checkpoint.
     pub fn iter(&self) -> impl Iterator<Item = (TensorId, Quantizer)> {
         self.choices.iter()
+    }
+
+    /// Computes something of parts of the marks on all cores. Returns the results in the order of
+    /// the checkpoint; the parts do not depend on the number of cores.
+    pub(crate) fn map_parts<T: Send>(
+        &self,
+        map: impl Fn(&mut dyn Iterator<Item = (TensorId, Quantizer)>) -> T + Sync,
+    ) -> Vec<T> {
+        self.choices.map_pages(map)
     }
 
     /// Number of marked tensors.
@@ -102,18 +121,21 @@ impl Plan {
     }
 
     /// The tensors whose quantizer differs between the two plans.
-    pub fn differing<'p>(&'p self, other: &'p Plan) -> impl Iterator<Item = TensorId> {
+    pub fn differing<'p>(&'p self, other: &'p Plan) -> impl ParallelIterator<Item = TensorId> {
         self.choices.differing(&other.choices)
     }
 
     /// Size before and after quantization, as the target's format stores the marked tensors.
     pub fn totals(&self, checkpoint: &Checkpoint) -> Totals {
         let before = checkpoint.total_bytes();
-        let sizes = self.choices.par_iter().map(|(id, quantizer)| {
-            let stored = self.bytes_of(checkpoint, id, quantizer);
-            (u128::from(checkpoint.tensor(id).bytes), u128::from(stored))
+        let sizes = self.map_parts(|marks| {
+            let sizes = marks.map(|(id, quantizer)| {
+                let stored = self.bytes_of(checkpoint, id, quantizer);
+                (u128::from(checkpoint.tensor(id).bytes), u128::from(stored))
+            });
+            sizes.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
         });
-        let (float, stored) = sizes.reduce(|| (0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let (float, stored) = sizes.into_iter().fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
         let after = u128::from(before).saturating_sub(float) + stored;
         Totals { marked: self.len(), before, after: after.try_into().unwrap_or(u64::MAX) }
     }

@@ -241,7 +241,7 @@ mod tests {
     fn every_kind_of_condition_counts() {
         let mut model = model();
         let marked = model.checkpoint.find("lm_head.weight").expect("there");
-        model.mark([marked]);
+        model.mark(&[marked]);
         for (text, count) in [
             ("", 21),
             ("q_proj", 2),

@@ -35,43 +35,31 @@ impl Model {
     }
 
     /// Marks tensors. Returns whether that changed the plan.
-    pub fn mark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
-        let quantizer = self.new_mark();
-        self.change(|plan| {
-            for id in ids {
-                if !plan.is_marked(id) {
-                    plan.mark(id, quantizer(id));
-                }
-            }
-        })
+    pub fn mark(&mut self, ids: &[TensorId]) -> bool {
+        let new = self.new_mark();
+        self.change(|plan| plan.update(ids, |id, mark| mark.or_else(|| Some(new(id)))))
     }
 
     /// Removes marks. Returns whether that changed the plan.
-    pub fn unmark(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
-        self.change(|plan| ids.into_iter().for_each(|id| plan.unmark(id)))
+    pub fn unmark(&mut self, ids: &[TensorId]) -> bool {
+        self.change(|plan| plan.update(ids, |_, _| None))
     }
 
     /// Marks the tensors that are not marked, and unmarks the others.
-    pub fn invert(&mut self, ids: impl IntoIterator<Item = TensorId>) -> bool {
-        let quantizer = self.new_mark();
-        self.change(|plan| {
-            for id in ids {
-                if plan.is_marked(id) { plan.unmark(id) } else { plan.mark(id, quantizer(id)) }
-            }
-        })
+    pub fn invert(&mut self, ids: &[TensorId]) -> bool {
+        let new = self.new_mark();
+        self.change(|plan| plan.update(ids, |id, mark| mark.is_none().then(|| new(id))))
     }
 
     /// Marks these tensors and no others. Existing marks keep their scheme.
-    pub fn mark_only(&mut self, ids: &HashSet<TensorId>) -> bool {
-        let quantizer = self.new_mark();
+    pub fn mark_only(&mut self, ids: &[TensorId]) -> bool {
+        let new = self.new_mark();
         self.change(|plan| {
-            let marked: Vec<TensorId> = plan.iter().map(|(id, _)| id).collect();
-            marked.into_iter().filter(|id| !ids.contains(id)).for_each(|id| plan.unmark(id));
-            for &id in ids {
-                if !plan.is_marked(id) {
-                    plan.mark(id, quantizer(id));
-                }
-            }
+            let wanted: HashSet<TensorId> = ids.iter().copied().collect();
+            let others = plan.iter().map(|(id, _)| id).filter(|id| !wanted.contains(id));
+            let others: Vec<TensorId> = others.collect();
+            plan.update(&others, |_, _| None);
+            plan.update(ids, |id, mark| mark.or_else(|| Some(new(id))));
         })
     }
 
@@ -82,23 +70,18 @@ impl Model {
         let checkpoint = self.checkpoint.clone();
         let calibration = default_calibration(&checkpoint);
         let container = self.container();
-        self.change(|plan| {
-            for &id in ids {
-                if becomes_f16_in(container, &checkpoint, id) {
-                    plan.mark(id, f16_mark());
-                    continue;
-                }
-                let usual = |scheme| {
-                    effective_quantizer(&checkpoint, id, Quantizer { calibration, scheme })
-                };
-                match plan.get(id) {
-                    Some(before) if before != usual(before.scheme) => {
-                        plan.mark(id, Quantizer { scheme, ..before });
-                    }
-                    _ => plan.mark(id, usual(scheme)),
-                }
+        let quantizer = |id, mark: Option<Quantizer>| {
+            if becomes_f16_in(container, &checkpoint, id) {
+                return f16_mark();
             }
-        })
+            let usual =
+                |scheme| effective_quantizer(&checkpoint, id, Quantizer { calibration, scheme });
+            match mark {
+                Some(before) if before != usual(before.scheme) => Quantizer { scheme, ..before },
+                _ => usual(scheme),
+            }
+        };
+        self.change(|plan| plan.update(ids, |id, mark| Some(quantizer(id, mark))))
     }
 
     /// Replaces the plan as one undo step. Tensors known to have no scale are left out. Returns
@@ -116,20 +99,12 @@ impl Model {
     }
 
     /// Changes the calibration of the marked tensors among `ids`.
-    pub fn set_calibration(
-        &mut self,
-        ids: impl IntoIterator<Item = TensorId>,
-        calibration: Calibration,
-    ) -> bool {
+    pub fn set_calibration(&mut self, ids: &[TensorId], calibration: Calibration) -> bool {
         let checkpoint = self.checkpoint.clone();
-        self.change(|plan| {
-            for id in ids {
-                if let Some(quantizer) = plan.get(id) {
-                    let quantizer = Quantizer { calibration, ..quantizer };
-                    plan.mark(id, effective_quantizer(&checkpoint, id, quantizer));
-                }
-            }
-        })
+        let quantizer = |id, mark: Quantizer| {
+            effective_quantizer(&checkpoint, id, Quantizer { calibration, ..mark })
+        };
+        self.change(|plan| plan.update(ids, |id, mark| Some(quantizer(id, mark?))))
     }
 
     /// Marks a tensor with a quantizer of its own.
@@ -203,6 +178,7 @@ impl Model {
         let impossible: Vec<TensorId> = plan
             .iter()
             .map(|(id, _)| id)
+            .filter(|&id| !self.quantizable(id))
             .filter(|&id| self.obstacle(id).is_some_and(|o| !o.can_be_overruled()))
             .collect();
         impossible.into_iter().for_each(|id| plan.unmark(id));

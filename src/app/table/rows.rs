@@ -20,6 +20,9 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+/// Modules per parallel task.
+const MODULES_PER_TASK: usize = 1024;
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -188,6 +191,12 @@ impl Table {
     /// The tensors that pass the filter, in the table's order.
     pub fn shown(&self) -> impl Iterator<Item = TensorId> + '_ {
         self.order.iter().copied().filter(|id| self.shown[id.index()])
+    }
+
+    /// The tensors that pass the filter, in the order of the file.
+    pub fn shown_in_file_order(&self) -> impl ParallelIterator<Item = TensorId> + '_ {
+        let shown = self.shown.par_iter().with_min_len(TENSORS_PER_TASK).enumerate();
+        shown.filter(|(_, shown)| **shown).map(|(number, _)| TensorId(number as u32))
     }
 
     /// The tensors of a row: the tensor itself, or those of the module that pass the filter.
@@ -391,20 +400,36 @@ impl Table {
         if !self.as_tree {
             return;
         }
-        self.totals.fill(NodeTotals::default());
-        self.first.fill(u32::MAX);
-        for id in model.checkpoint.ids().filter(|id| self.shown[id.index()]) {
+        let modules = (0..self.tree.nodes.len() as u32).into_par_iter().map(NodeId);
+        let modules =
+            modules.with_min_len(MODULES_PER_TASK).map(|node| self.own_totals(node, model));
+        let (mut totals, mut first) = (Vec::new(), Vec::new());
+        modules.unzip_into_vecs(&mut totals, &mut first);
+        (self.totals, self.first) = (totals, first);
+        for node in (1..self.tree.nodes.len()).rev() {
+            let (totals, first) = (self.totals[node], self.first[node]);
+            let parent = self.tree.nodes[node].parent.index();
+            self.totals[parent].add(&totals);
+            self.first[parent] = self.first[parent].min(first);
+        }
+    }
+
+    /// The totals of the tensors directly in a module that pass the filter, and their best rank.
+    fn own_totals(&self, node: NodeId, model: &Model) -> (NodeTotals, u32) {
+        let (mut totals, mut first) = (NodeTotals::default(), u32::MAX);
+        for child in self.tree.children(node) {
+            let TreeItem::Tensor(id) = *child else { continue };
+            if !self.shown[id.index()] {
+                continue;
+            }
+            first = first.min(self.rank[id.index()]);
             let (tensor, sqnr) = (model.checkpoint.tensor(id), model.sqnr(id));
-            let node = self.tree.module[id.index()];
-            let totals = &mut self.totals[node.index()];
             totals.tensors += 1;
             totals.parameters = totals.parameters.saturating_add(tensor.parameters());
             totals.bytes = totals.bytes.saturating_add(tensor.bytes);
             totals.quantizable += usize::from(model.quantizable(id));
             totals.marked += usize::from(model.is_marked(id));
             totals.waiting += usize::from(sqnr == Sqnr::Waiting);
-            let first = &mut self.first[node.index()];
-            *first = (*first).min(self.rank[id.index()]);
             if let Some(db) = sqnr.decibels() {
                 totals.worst = Some(totals.worst.map_or(db, |worst| worst.min(db)));
                 let own = model.thresholds.rate(db);
@@ -415,12 +440,7 @@ impl Table {
                 totals.worst_output = Some(totals.worst_output.map_or(db, |worst| worst.max(db)));
             }
         }
-        for node in (1..self.tree.nodes.len()).rev() {
-            let (totals, first) = (self.totals[node], self.first[node]);
-            let parent = self.tree.nodes[node].parent.index();
-            self.totals[parent].add(&totals);
-            self.first[parent] = self.first[parent].min(first);
-        }
+        (totals, first)
     }
 
     /// Appends the rows below a module. `siblings` is a buffer shared by the recursion.

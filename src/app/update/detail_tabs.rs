@@ -114,7 +114,7 @@ impl App {
         let learned = self.model.checkpoint.learned(first);
         let learned = learned.is_some_and(|learned| learned.fits(quantizer.scheme).is_ok());
         let calibration = next_calibration(quantizer.calibration, learned);
-        self.model.set_calibration(tensors.iter().copied(), calibration);
+        self.model.set_calibration(&tensors, calibration);
         let marked = counted(tensors.len(), "mark");
         self.say(format!("{marked} now calibrated by {}", calibration_name(calibration)));
         self.plan_changed();

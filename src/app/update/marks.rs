@@ -11,6 +11,7 @@ use crate::plan::rules::{Eligibility, Reason};
 use crate::plan::{MarkPreset, Plan};
 use crate::tensor::TensorId;
 use crate::text::figures::{count, counted};
+use rayon::prelude::*;
 
 impl App {
     /// Updates the table after the plan changed.
@@ -48,7 +49,7 @@ impl App {
             if unit.len() > 1 {
                 self.say(format!("unmarked {tensors}: they are loaded as one layer"));
             }
-            self.model.unmark(unit);
+            self.model.unmark(&unit);
             return;
         }
         match self.model.eligibility(id).clone() {
@@ -64,7 +65,7 @@ impl App {
         if unit.len() > 1 && self.status.is_none() {
             self.say(format!("marked {tensors}: they are loaded as one layer"));
         }
-        self.model.mark(unit);
+        self.model.mark(&unit);
     }
 
     /// Why a tensor cannot be marked: for any target, or for the chosen one.
@@ -80,16 +81,16 @@ impl App {
     /// Marks the quantizable tensors, or unmarks all if those are marked already.
     pub(super) fn mark_all(&mut self, tensors: &[TensorId], scope: &str) {
         let quantizable: Vec<TensorId> =
-            tensors.iter().copied().filter(|&id| self.may_mark(id)).collect();
-        let marked = tensors.iter().filter(|&&id| self.model.is_marked(id)).count();
+            tensors.par_iter().copied().filter(|&id| self.may_mark(id)).collect();
+        let marked = tensors.par_iter().filter(|&&id| self.model.is_marked(id)).count();
         if quantizable.is_empty() && marked == 0 {
             return self.say(format!("no quantizable tensor {scope}"));
         }
         if quantizable.iter().all(|&id| self.model.is_marked(id)) {
-            self.model.unmark(tensors.iter().copied());
+            self.model.unmark(tensors);
             self.say(format!("unmarked {}", counted(marked, "tensor")));
         } else {
-            self.model.mark(quantizable.iter().copied());
+            self.model.mark(&quantizable);
             let left = match tensors.len() - quantizable.len() {
                 0 => String::new(),
                 n => {
@@ -168,9 +169,9 @@ impl App {
             return self.say(format!("{matching} match {text}; none of them {why}"));
         }
         if mark {
-            self.model.mark(tensors.iter().copied())
+            self.model.mark(&tensors)
         } else {
-            self.model.unmark(tensors.iter().copied())
+            self.model.unmark(&tensors)
         };
         let undo = self.key_of(Action::Undo);
         let changed = count(tensors.len() as u64);
@@ -183,19 +184,20 @@ impl App {
             && !matches!(self.model.measurement(id), Measurement::Unreadable(_))
     }
 
+    /// The tensors shown that are marked or may be, in the order of the file.
+    pub(super) fn markable_shown(&self) -> Vec<TensorId> {
+        let markable = |id: &TensorId| self.may_mark(*id) || self.model.is_marked(*id);
+        self.table.shown_in_file_order().filter(markable).collect()
+    }
+
     pub(super) fn mark_shown(&mut self) {
-        let shown: Vec<TensorId> = self.table.shown().collect();
+        let shown: Vec<TensorId> = self.table.shown_in_file_order().collect();
         self.mark_all(&shown, "among the tensors shown");
         self.plan_changed();
     }
 
     pub(super) fn invert(&mut self) {
-        let shown: Vec<TensorId> = self
-            .table
-            .shown()
-            .filter(|&id| self.may_mark(id) || self.model.is_marked(id))
-            .collect();
-        if self.model.invert(shown) {
+        if self.model.invert(&self.markable_shown()) {
             let marked = counted(self.model.plan().len(), "tensor");
             self.say(format!("inverted: {marked} marked"));
         }
@@ -241,11 +243,10 @@ impl App {
     pub(super) fn accept_preset(&mut self, replace: bool) {
         let Some(Overlay::Presets(presets)) = self.overlay.take() else { return };
         let Some(choice) = presets.choices.get(presets.chosen) else { return };
-        let keep: std::collections::HashSet<TensorId> = choice.tensors.iter().copied().collect();
         if replace {
-            self.model.mark_only(&keep)
+            self.model.mark_only(&choice.tensors)
         } else {
-            self.model.mark(choice.tensors.iter().copied())
+            self.model.mark(&choice.tensors)
         };
         let marked = counted(self.model.plan().len(), "tensor");
         self.say(format!("{}: {marked} marked", choice.name()));
@@ -255,14 +256,15 @@ impl App {
 
 /// Describes the difference between two plans.
 fn difference(before: &Plan, after: &Plan) -> String {
-    let (mut marked, mut unmarked, mut changed) = (0, 0, 0);
-    for id in before.differing(after) {
-        match (before.is_marked(id), after.is_marked(id)) {
-            (false, true) => marked += 1,
-            (true, false) => unmarked += 1,
-            _ => changed += 1,
-        }
-    }
+    let kinds =
+        before.differing(after).map(|id| match (before.is_marked(id), after.is_marked(id)) {
+            (false, true) => (1, 0, 0),
+            (true, false) => (0, 1, 0),
+            _ => (0, 0, 1),
+        });
+    let sum =
+        |a: (usize, usize, usize), b: (usize, usize, usize)| (a.0 + b.0, a.1 + b.1, a.2 + b.2);
+    let (marked, unmarked, changed) = kinds.reduce(|| (0, 0, 0), sum);
     let mut parts: Vec<String> = [(marked, "marked"), (unmarked, "unmarked")]
         .into_iter()
         .filter(|(n, _)| *n > 0)

@@ -25,8 +25,7 @@ impl App {
         // A format with one scheme for all marks cannot hold a single mark of another.
         let one = self.model.plan().target.container().has_one_scheme();
         let scope = if one && !self.model.plan().is_empty() { Scope::All } else { scope };
-        let shown = self.table.shown().filter(|&id| self.may_mark(id) || self.model.is_marked(id));
-        let list = SchemeList::new(&self.model, row, shown.collect(), scope);
+        let list = SchemeList::new(&self.model, row, self.markable_shown(), scope);
         self.overlay = Some(Overlay::Schemes(list));
     }
 

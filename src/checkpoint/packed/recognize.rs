@@ -9,7 +9,7 @@ use crate::checkpoint::packed::format::PackedTensor;
 use crate::checkpoint::packed::listing::{Listing, PartTensor, is_coded};
 use crate::checkpoint::packed::native_format::{self, METADATA_KEY};
 use crate::checkpoint::packed::registry::FORMATS;
-use crate::checkpoint::stored::{Shard, Stored, StoredId};
+use crate::checkpoint::stored::{Shard, Stored, StoredId, TENSORS_PER_TASK};
 use crate::tensor::DType;
 use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
@@ -33,10 +33,12 @@ pub(crate) fn recognize(
             claims.add(tensor);
         }
     }
-    let all = || (0..).map(StoredId).zip(stored);
-    let free = |(id, _): &(StoredId, &Stored)| !claims.parts.contains(id);
-    let candidates = all().filter(free).filter(|(_, stored)| looks_packed(stored));
-    let candidates: Vec<StoredId> = candidates.map(|(id, _)| id).collect();
+    let is_candidate = |(position, stored): (usize, &Stored)| {
+        let id = StoredId(position as u32);
+        (!claims.parts.contains(&id) && looks_packed(stored)).then_some(id)
+    };
+    let all = stored.par_iter().with_min_len(TENSORS_PER_TASK).enumerate();
+    let candidates: Vec<StoredId> = all.filter_map(is_candidate).collect();
     if candidates.is_empty() {
         return claims.into_map(stored);
     }
