@@ -185,8 +185,12 @@ impl<'t> Table<'t> {
             if !std::mem::take(&mut first) {
                 pending += COLUMN_GAP;
             }
-            let cell = shortened(cell, width, column);
-            let blank = width.saturating_sub(names::width(&cell));
+            let (mut cell, mut own) = (Cow::Borrowed(*cell), names::width(cell));
+            if own > width {
+                cell = shortened(&cell, width, column).into_owned().into();
+                own = names::width(&cell);
+            }
+            let blank = width.saturating_sub(own);
             let (before, after) = match column {
                 Column::Right | Column::Optional => (blank, 0),
                 _ => (0, blank),

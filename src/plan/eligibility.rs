@@ -179,8 +179,8 @@ fn is_projection_inside_embedding(name: &str) -> bool {
 /// Returns whether the name is that of a bias, such as `experts.gate_up_proj_bias`. A module that
 /// is called a bias, such as `relative_attention_bias`, has a weight.
 fn is_bias(name: &str) -> bool {
-    let last = name.rsplit(['.', '/']).next().unwrap_or(name);
-    ["bias", "biases", "_bias_u", "_bias_v"].iter().any(|end| last.ends_with(end))
+    // None of the ends has a separator, so they need not be looked for in the last component.
+    ["bias", "biases", "_bias_u", "_bias_v"].iter().any(|end| name.ends_with(end))
 }
 
 fn is_norm(name: &str) -> bool {

@@ -26,6 +26,9 @@ impl ChannelAxes {
     /// `blk.0.ffn_down_exps.weight` (GGUF). In `experts.0.conv.weight` the number shows that the
     /// tensor belongs to one expert.
     pub fn for_tensor(name: &str, dims: &[u64]) -> ChannelAxes {
+        if dims.len() != 3 {
+            return ChannelAxes::First;
+        }
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         let mut parts = name.split('.').peekable();
         let mut holds_all_experts = false;
@@ -33,11 +36,7 @@ impl ChannelAxes {
             let all_in_one = part == "experts" && parts.peek().is_some_and(|next| !is_number(next));
             holds_all_experts |= all_in_one || part.ends_with("_exps");
         }
-        if holds_all_experts && dims.len() == 3 {
-            ChannelAxes::FirstTwo
-        } else {
-            ChannelAxes::First
-        }
+        if holds_all_experts { ChannelAxes::FirstTwo } else { ChannelAxes::First }
     }
 
     /// Number of leading axes that enumerate contiguous rows. The rows are output channels if those

@@ -223,11 +223,15 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.width().is_none() && f.precision().is_none() {
-            write!(f, "{:?}", self.dims())
-        } else {
-            f.pad(&format!("{:?}", self.dims()))
+        if f.width().is_some() || f.precision().is_some() {
+            return f.pad(&format!("{:?}", self.dims()));
         }
+        f.write_str("[")?;
+        for (axis, dim) in self.dims().iter().enumerate() {
+            f.write_str(if axis == 0 { "" } else { ", " })?;
+            dim.fmt(f)?;
+        }
+        f.write_str("]")
     }
 }
 
