@@ -10,87 +10,8 @@ use crate::plan::rules::kept_part;
 use crate::plan::target::Container;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{BlockType, FloatType, Shape, TensorId};
-use std::fmt;
-use std::str::FromStr;
 
-/// A mix of block types with its name in `llama-quantize`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GgufMix(&'static MixRow);
-
-#[derive(Debug, PartialEq, Eq)]
-struct MixRow {
-    name: &'static str,
-    /// The number in `general.file_type`.
-    file_type: u32,
-    /// The type of tensors to which no rule applies.
-    base: BlockType,
-}
-
-macro_rules! mixes {
-    ($($name:ident $file_type:literal $base:ident,)*) => {
-        const MIXES: &[MixRow] = &[
-            $(MixRow { name: stringify!($name), file_type: $file_type, base: BlockType::$base },)*
-        ];
-    };
-}
-
-mixes! {
-    Q4_0 2 Q4_0,
-    Q4_1 3 Q4_1,
-    Q8_0 7 Q8_0,
-    Q5_0 8 Q5_0,
-    Q5_1 9 Q5_1,
-    Q2_K 10 Q2_K,
-    Q3_K_S 11 Q3_K,
-    Q3_K_M 12 Q3_K,
-    Q3_K_L 13 Q3_K,
-    Q4_K_S 14 Q4_K,
-    Q4_K_M 15 Q4_K,
-    Q5_K_S 16 Q5_K,
-    Q5_K_M 17 Q5_K,
-    Q6_K 18 Q6_K,
-    IQ2_XXS 19 IQ2_XXS,
-    IQ2_XS 20 IQ2_XS,
-    Q2_K_S 21 Q2_K,
-    IQ3_XS 22 IQ3_S,
-    IQ3_XXS 23 IQ3_XXS,
-    IQ1_S 24 IQ1_S,
-    IQ4_NL 25 IQ4_NL,
-    IQ3_S 26 IQ3_S,
-    IQ3_M 27 IQ3_S,
-    IQ2_S 28 IQ2_XS,
-    IQ2_M 29 IQ2_S,
-    IQ4_XS 30 IQ4_XS,
-    IQ1_M 31 IQ1_M,
-    TQ1_0 36 TQ1_0,
-    TQ2_0 37 TQ2_0,
-    MXFP4_MOE 38 MXFP4,
-    NVFP4 39 NVFP4,
-    Q1_0 40 Q1_0,
-    Q2_0 41 Q2_0,
-}
-
-/// The error for a text that is not the name of a mix.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[error("unknown mix '{0}': expected one of llama.cpp's, such as Q4_K_M")]
-pub struct UnknownMix(String);
-
-impl FromStr for GgufMix {
-    type Err = UnknownMix;
-
-    /// Parses the name of a mix, which is in capitals. The same name in small letters is a block
-    /// type.
-    fn from_str(text: &str) -> Result<GgufMix, UnknownMix> {
-        let row = MIXES.iter().find(|row| row.name == text);
-        row.map(GgufMix).ok_or_else(|| UnknownMix(text.to_owned()))
-    }
-}
-
-impl fmt::Display for GgufMix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.0.name)
-    }
-}
+pub use crate::plan::gguf_mix_names::{GgufMix, UnknownMix};
 
 /// The parameters of a model that the rules depend on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -213,36 +134,29 @@ fn is_quantized(name: &str, shape: &Shape) -> bool {
     rank >= 2 && kept_part(name).is_none()
 }
 
-/// The number in `general.file_type` of a file whose tensors have these types: that of the mix
-/// they are, else of the mix named like the type that most elements have.
-pub(crate) fn file_type(checkpoint: &Checkpoint, types: &[(TensorId, BlockType)]) -> u32 {
-    let is_mix = |mix: &GgufMix| {
-        types.iter().any(|&(_, block)| block == mix.0.base)
-            && [false, true].into_iter().any(|known| mix.types(checkpoint, known) == types)
-    };
+/// The number in `general.file_type` of a file whose tensors have these types: that of the mix that
+/// was asked for, or of the first mix, with these types; else of the mix named like the type that
+/// most elements have.
+pub(crate) fn file_type(
+    checkpoint: &Checkpoint,
+    types: &[(TensorId, BlockType)],
+    asked: Option<GgufMix>,
+) -> u32 {
+    let has_types =
+        |mix: GgufMix| [false, true].into_iter().any(|known| mix.types(checkpoint, known) == types);
+    let is_mix =
+        |mix: &GgufMix| types.iter().any(|&(_, block)| block == mix.base()) && has_types(*mix);
     let elements = |block: BlockType| -> u64 {
         let same = types.iter().filter(|&&(_, other)| other == block);
         same.map(|&(id, _)| checkpoint.tensor(id).parameters()).sum()
     };
     let most = || BlockType::ALL.iter().copied().max_by_key(|&block| elements(block));
-    let mix = GgufMix::all().find(is_mix).or_else(|| GgufMix::mostly(most()?));
-    mix.map_or(0, |mix| mix.0.file_type)
+    let asked = asked.filter(|&mix| has_types(mix));
+    let mix = asked.or_else(|| GgufMix::all().find(is_mix)).or_else(|| GgufMix::mostly(most()?));
+    mix.map_or(0, GgufMix::file_type)
 }
 
 impl GgufMix {
-    /// All mixes.
-    pub fn all() -> impl Iterator<Item = GgufMix> {
-        MIXES.iter().map(GgufMix)
-    }
-
-    /// The mix named like a block type, or whose tensors are mostly of that type.
-    fn mostly(block: BlockType) -> Option<GgufMix> {
-        let medium = MIXES.iter().find(|row| row.name.strip_suffix("_M") == Some(block.name()));
-        let same = || MIXES.iter().find(|row| row.name == block.name() && row.base == block);
-        let based = || MIXES.iter().find(|row| row.base == block);
-        medium.or_else(same).or_else(based).map(GgufMix)
-    }
-
     /// The type of each tensor that is quantized. Tensors that are in blocks already are left
     /// out, and those whose rows no block type divides.
     pub fn types(
@@ -329,8 +243,8 @@ impl<'m> Rules<'m> {
     fn new(mix: GgufMix, parameters: &'m ModelParameters, names: &[&str]) -> Rules<'m> {
         let count = |category| names.iter().filter(|name| Category::of(name) == category).count();
         Rules {
-            mix: mix.0.name,
-            base: mix.0.base,
+            mix: mix.name(),
+            base: mix.base(),
             parameters,
             counters: Counters::default(),
             value_tensors: count(Category::AttentionValue) as u64,

@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::plan::choices::Choices;
+use crate::plan::gguf_mix_names::GgufMix;
 use crate::plan::inputs::InputQuantization;
 use crate::plan::rounding_by_inputs::RoundingByInputs;
 use crate::plan::target::Target;
@@ -21,6 +22,8 @@ pub struct Plan {
     pub inputs: InputQuantization,
     /// The importance of the elements, with which ggml's block types are quantized.
     pub importance: Importance,
+    /// The mix of llama.cpp that the marks are, if one was asked for.
+    pub mix: Option<GgufMix>,
     /// The tensors that are rounded for their layers' recorded inputs.
     pub by_inputs: RoundingByInputs,
     choices: Choices,

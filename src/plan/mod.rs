@@ -11,6 +11,7 @@ mod eligibility;
 pub mod experts;
 pub mod gguf_baseline;
 pub mod gguf_mix;
+mod gguf_mix_names;
 mod history;
 mod inputs;
 mod mark_preset;

@@ -17,9 +17,9 @@
 //! ```
 //!
 //! `importance = "imatrix.gguf"` after the rounding names the importance matrix that ggml's
-//! blocks are made by; its values are not in the recipe. `inputs` is present only if layer
-//! inputs are quantized with calibrated scales, and `target` only if a loader or a format was
-//! chosen:
+//! blocks are made by; its values are not in the recipe. `mix = "Q4_K_M"` names the mix of llama.cpp
+//! that was asked for. `inputs` is present only if layer inputs are quantized with calibrated
+//! scales, and `target` only if a loader or a format was chosen:
 //!
 //! ```toml
 //! [target]
@@ -31,6 +31,7 @@
 use crate::checkpoint::{Checkpoint, Format};
 use crate::path_error::{IoContext, PathError};
 use crate::plan::eligibility::{Obstacle, obstacle};
+use crate::plan::gguf_mix_names::GgufMix;
 use crate::plan::inputs::InputQuantization;
 use crate::plan::marks::Plan;
 use crate::plan::rounding_by_inputs::RoundingByInputs;
@@ -54,6 +55,9 @@ struct Recipe {
     /// The importance matrix with which ggml's block types are quantized.
     #[serde(skip_serializing_if = "Option::is_none")]
     importance: Option<String>,
+    /// The mix of llama.cpp that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mix: Option<String>,
     #[serde(default)]
     quantize: Vec<Group>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,7 +207,8 @@ pub fn to_toml(plan: &Plan, checkpoint: &Checkpoint) -> String {
     let rounding = plan.rounding.name().to_owned();
     let target = RecipeTarget::of(&plan.target);
     let importance = plan.importance.origin().map(|origin| origin.file.clone());
-    let recipe = Recipe { version: VERSION, rounding, importance, quantize, inputs, target };
+    let mix = plan.mix.map(|mix| mix.to_string());
+    let recipe = Recipe { version: VERSION, rounding, importance, mix, quantize, inputs, target };
     // Strings and numbers always serialize.
     toml::to_string_pretty(&recipe).unwrap_or_default()
 }
@@ -238,6 +243,8 @@ pub fn from_toml(path: &Path, text: &str, checkpoint: &Checkpoint) -> Result<Pla
         checkpoint.ids().map(|id| (checkpoint.tensor(id).name.as_str(), id)).collect();
     let mut plan = Plan::new(recipe.rounding.parse().map_err(form)?);
     plan.importance = recipe.importance.map(Importance::named).unwrap_or_default();
+    let mix = recipe.mix.map(|mix| mix.parse::<GgufMix>());
+    plan.mix = mix.transpose().map_err(|why| form(why.to_string()))?;
     if let Some(target) = recipe.target {
         plan.target = target.target(checkpoint.format()).map_err(form)?;
     }
@@ -323,6 +330,7 @@ mod tests {
         let target = Target::for_loaders(&[Loader::Vllm], checkpoint.format()).expect("a target");
         plan.target = target.with_linear_scheme(LinearScheme::W8A16);
         plan.importance = Importance::named("imatrix.gguf".into());
+        plan.mix = "Q4_K_M".parse().ok();
         let preset = QuantizationScheme::Preset(Preset::W4A16(64));
         plan.mark(ids[3], Quantizer { calibration: Calibration::MinMax, scheme: preset });
         let by_inputs = InputRounding { compensates: true, searches_clips: true };

@@ -136,6 +136,31 @@ fn a_mix_is_compared_with_the_curve() {
 }
 
 #[test]
+fn the_file_type_is_that_of_the_mix_that_was_asked_for() {
+    let source = data("gguf/synth-a32.gguf");
+    let directory = tempdir().expect("a directory");
+    let [out, again, recipe] = ["mix.gguf", "again.gguf", "plan.toml"]
+        .map(|name| directory.path().join(name).to_str().expect("text").to_owned());
+    let file_type = |path: &str| {
+        let file = Checkpoint::open(Path::new(path)).expect("opens");
+        let found = file.shards()[0].metadata.iter().find(|(key, _)| key == "general.file_type");
+        found.expect("there").1.clone()
+    };
+    // In a model without experts this mix is Q8_0, as the mix Q8_0 is.
+    for (mix, number) in [("MXFP4_MOE", "38"), ("Q8_0", "7"), ("q8_0", "7")] {
+        let write = ["--write-recipe", &recipe, "--force"];
+        stdout(&[&["quantize", &source, "-o", &out, "--scheme", mix], &write[..]].concat());
+        assert_eq!(file_type(&out), number, "{mix}");
+        stdout(&["quantize", &source, "-o", &again, "--recipe", &recipe, "--force"]);
+        assert_eq!(file_type(&again), number, "the recipe of {mix}");
+    }
+    let text = std::fs::read_to_string(&recipe).expect("reads");
+    std::fs::write(&recipe, format!("mix = \"Q9_K\"\n{text}")).expect("writes");
+    let (_, text) = failure(&["quantize", &source, "-o", &again, "--recipe", &recipe, "--force"]);
+    assert!(text.contains("unknown mix 'Q9_K'"), "{text}");
+}
+
+#[test]
 fn a_budget_can_be_what_a_memory_holds() {
     let source = data("gguf/synth-a32.gguf");
     let text = stdout(&[

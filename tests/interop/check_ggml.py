@@ -498,8 +498,6 @@ def compare_mixes(quantscope, directory, lib, other, source, matrix, means):
         data = [name for name in b if a[name] != b[name]]
         kind = file_type_of(ours)
         print(f"{mix}: {len(b)} tensors, types differ in {len(types)}, bytes in {len(data)}, file type {kind}")
-        if mix == "MXFP4_MOE" and "_exps" not in "".join(b):
-            kind = file_type  # without experts it is Q8_0, and called so
         if types:
             print(*(f"  {name}: {NAMES.get(a[name][0])}, llama.cpp {NAMES.get(b[name][0])}" for name in types), sep="\n")
         wrong += len(data) + (kind != file_type)

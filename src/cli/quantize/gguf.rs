@@ -31,6 +31,7 @@ impl Quantize {
             )));
         }
         let mut plan = Plan::new(self.rounding.rounding);
+        plan.mix = Some(mix);
         for (id, block) in mix.types(checkpoint, !importance.is_empty()) {
             if !tensors.contains(&id) {
                 continue;

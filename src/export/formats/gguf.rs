@@ -11,9 +11,10 @@ use crate::export::formats::writer::{FormatWriter, OutputKind};
 use crate::export::ggml_blocks::{INT8_BLOCKS, block_type};
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan};
 use crate::export::request::Request;
+use crate::plan::Plan;
+use crate::plan::gguf_mix::{self, GgufMix};
 use crate::plan::rules::{Reason, kept_part};
 use crate::plan::target::Container;
-use crate::plan::{Plan, gguf_mix};
 use crate::quantization::ggml::ImportanceOrigin;
 use crate::quantization::{Calibration, QuantizationScheme, Quantizer};
 use crate::tensor::{BlockType, DType, FloatType, TensorId, TensorInfo};
@@ -95,7 +96,7 @@ impl FormatWriter for Gguf {
             return Err(unfit(format!("nothing to quantize: {why}")));
         }
         output_plan.warnings.extend(warnings);
-        let file_type = file_type(checkpoint, &parts);
+        let file_type = file_type(checkpoint, &parts, plan.mix);
         let importance = plan.importance.origin();
         let is_directory = output_plan.directory;
         if is_directory && checkpoint.shards().len() < 2 {
@@ -184,15 +185,15 @@ fn entries(checkpoint: &Checkpoint, plan: &Plan) -> (Vec<Vec<Entry>>, Vec<String
     (parts, warnings)
 }
 
-/// Returns the file type: a number for the type of most of the tensors.
-fn file_type(checkpoint: &Checkpoint, parts: &[Vec<Entry>]) -> u32 {
+/// Returns the file type: a number for the mix, or for the type of most of the tensors.
+fn file_type(checkpoint: &Checkpoint, parts: &[Vec<Entry>], mix: Option<GgufMix>) -> u32 {
     let blocks = parts.iter().flatten().filter_map(|entry| match entry.made_from {
         MadeFrom::GgmlBlocks { tensor, block, .. } => Some((tensor, block)),
         _ => None,
     });
     let mut types: Vec<(TensorId, BlockType)> = blocks.collect();
     types.sort_by_key(|&(id, _)| id);
-    gguf_mix::file_type(checkpoint, &types)
+    gguf_mix::file_type(checkpoint, &types, mix)
 }
 
 /// The start of an output file, up to the list of tensors.
