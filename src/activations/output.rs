@@ -13,7 +13,7 @@ use crate::activations::error::ActivationsError;
 use crate::activations::product::multiply;
 use crate::activations::recording::{Inputs, LayerKind, Recording, Source};
 use crate::activations::stream::{Samples, Stream};
-use crate::quantization::{NotQuantizable, QuantizationType, symmetric_scale};
+use crate::quantization::{Loss, NotQuantizable, QuantizationType, symmetric_scale};
 use crate::tensor::{FloatType, Shape};
 use std::ops::Range;
 
@@ -93,6 +93,12 @@ pub struct OutputError {
 }
 
 impl OutputError {
+    /// The error of weights that were weighted by the mean squares of their inputs.
+    pub fn weighted(loss: Loss) -> OutputError {
+        let sums = OutputSums { signal: loss.signal, noise: [loss.noise, 0.0, 0.0] };
+        OutputError { basis: Basis::Diagonal, sums, known: [true, false, false] }
+    }
+
     /// ‖Wx − Ŵx̂‖² / ‖Wx‖²; `None` if it is not known or the output is all zeros.
     pub fn ratio(&self, mode: ActivationMode) -> Option<f64> {
         let place = ActivationMode::ALL.iter().position(|&other| other == mode)?;

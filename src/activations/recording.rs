@@ -15,6 +15,15 @@ pub struct Recording {
     pub source: Source,
 }
 
+impl Recording {
+    /// Whether all that is known of the layer is `importance`, the importance of its weight.
+    pub fn is_importance(&self, importance: Option<&[f32]>) -> bool {
+        let Source::Summary(summary) = &self.source else { return false };
+        let (kind, same) = (&self.kind, summary.mean_square.as_deref() == importance);
+        same && importance.is_some() && summary.absmax.is_none() && *kind == LayerKind::Linear
+    }
+}
+
 /// The operation of a layer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LayerKind {

@@ -9,14 +9,14 @@ use crate::demo;
 use crate::job::output::{self, LayerOutput, Request};
 use crate::plan::effective_quantizer;
 use crate::plan::quantizable;
-use crate::quantization::{AnalysisSpec, Calibration, Quantizer};
+use crate::quantization::{AnalysisSpec, Calibration, Loss, Quantizer};
 use crate::report::document::{OutputFigures, Tensor};
 use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use clap::Args;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,30 +69,62 @@ impl ActivationArgs {
     }
 
     /// Measures the output errors of `tensors` whose inputs were recorded, with the quantizers of
-    /// `spec`.
+    /// `spec`. `weighted` returns the loss that was weighted by the importance when the tensor was
+    /// measured with the quantizer of that index, which is not measured again.
     pub(super) fn measure(
         &self,
         checkpoint: &Arc<Checkpoint>,
         activations: &Arc<Activations>,
         tensors: Vec<TensorId>,
         spec: &AnalysisSpec,
+        weighted: &dyn Fn(TensorId, usize) -> Option<Loss>,
         work: &WorkArgs,
     ) -> Result<Outputs, Error> {
         let calibration = self.activation_calibration;
-        let request = Request {
-            tensors: tensors.clone(),
-            quantizers: spec.quantizers.clone(),
+        let importance = activations.importance(checkpoint);
+        let mut request = Request {
+            tensors: Vec::new(),
+            quantizers: Vec::new(),
             rounding: spec.rounding,
             scale_storage: spec.scale_storage,
             calibration,
-            importance: activations.importance(checkpoint),
+            importance,
         };
-        let (model, captures) = (checkpoint.clone(), activations.clone());
-        let job = || output::start(model, captures, request, work.threads());
-        let mut runner = JobRunner::start(job, "measuring outputs", work.quiet)?;
-        let mut found = HashMap::new();
-        while let Some((id, result)) = runner.next()? {
-            found.insert(id, result);
+        let (mut found, mut unknown) = (HashMap::new(), BTreeSet::new());
+        for &id in &tensors {
+            let Some(recording) = activations.get(id) else { continue };
+            let same = recording.is_importance(request.importance.get(id));
+            let known = |place| weighted(id, place).filter(|_| same);
+            let mut errors = Vec::new();
+            for (place, &quantizer) in spec.quantizers.iter().enumerate() {
+                if let Some(loss) = known(place) {
+                    let quantizer = effective_quantizer(checkpoint, id, quantizer);
+                    errors.push((quantizer, Ok(OutputError::weighted(loss))));
+                } else {
+                    unknown.insert(place);
+                }
+            }
+            if errors.len() < spec.quantizers.len() || spec.quantizers.is_empty() {
+                request.tensors.push(id);
+            }
+            if !errors.is_empty() {
+                found.insert(id, Ok(LayerOutput { input_scale: None, errors }));
+            }
+        }
+        let all = spec.quantizers.iter().enumerate();
+        let asked = all.filter(|(place, _)| unknown.contains(place));
+        request.quantizers = asked.map(|(_, &quantizer)| quantizer).collect();
+        if !request.tensors.is_empty() {
+            let (model, captures) = (checkpoint.clone(), activations.clone());
+            let job = || output::start(model, captures, request, work.threads());
+            let mut runner = JobRunner::start(job, "measuring outputs", work.quiet)?;
+            while let Some((id, result)) = runner.next()? {
+                if let (Some(Ok(known)), Ok(more)) = (found.get_mut(&id), &result) {
+                    known.errors.extend(more.errors.iter().cloned());
+                } else {
+                    found.insert(id, result);
+                }
+            }
         }
         let (checkpoint, activations) = (checkpoint.clone(), activations.clone());
         Ok(Outputs { checkpoint, activations, tensors, found })

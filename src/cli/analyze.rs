@@ -31,8 +31,10 @@ use crate::quantization::{
 };
 use crate::report::document::Document;
 use crate::report::{Format, Report};
+use crate::tensor::TensorId;
 use crate::text::{figures, names};
 use clap::Args;
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -188,7 +190,10 @@ impl Analyze {
             Some(activations) => {
                 let ids = measured.iter().map(|m| m.id).collect();
                 let args = &self.activations;
-                Some(args.measure(&checkpoint, activations, ids, &spec, &self.work)?)
+                let found: HashMap<TensorId, &Measured> =
+                    measured.iter().map(|m| (m.id, m)).collect();
+                let weighted = |id, place| found.get(&id)?.quantized(place)?.weighted;
+                Some(args.measure(&checkpoint, activations, ids, &spec, &weighted, &self.work)?)
             }
             None => None,
         };

@@ -209,7 +209,8 @@ impl ReportArgs {
             Some(activations) => {
                 let ids = report.rows.iter().map(|row| row.tensor).collect();
                 let args = &self.activations;
-                let measured = args.measure(checkpoint, activations, ids, &spec, &self.work)?;
+                let measured =
+                    args.measure(checkpoint, activations, ids, &spec, &|_, _| None, &self.work)?;
                 add_outputs(&mut report, &measured);
                 Some(measured)
             }

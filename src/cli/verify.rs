@@ -99,7 +99,8 @@ impl Verify {
             let ids = pairs.clone().map(|(tensor, _)| tensor.source).collect();
             // Without quantizers only the inputs are calibrated.
             let spec = AnalysisSpec::scales(Vec::new(), Rounding::default());
-            let found = self.activations.measure(source, &activations, ids, &spec, &self.work)?;
+            let (args, work) = (&self.activations, &self.work);
+            let found = args.measure(source, &activations, ids, &spec, &|_, _| None, work)?;
             let scales = found.input_scales()?;
             for (tensor, scale) in pairs {
                 let expected = scales.get(&tensor.source);

@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const MAGIC: &[u8] = b"quantscope findings\n";
 
 /// Increased whenever records change their layout or their meaning.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 const SUFFIX: &str = "findings";
 const PARTIAL: &str = ".partial";
@@ -185,6 +185,7 @@ struct StoredOutcome<'a> {
     scales: Cow<'a, Scales>,
     error: Option<ErrorSums>,
     loss: Option<Loss>,
+    weighted: Option<Loss>,
     channels: Option<Cow<'a, ChannelLosses>>,
 }
 
@@ -253,14 +254,14 @@ impl CacheEntry<'_> {
         }
         let outcomes = quantizers.iter().zip(record.results).map(|(&quantizer, result)| {
             let result = match result {
-                Ok(StoredOutcome { scales, error, loss, channels }) => {
+                Ok(StoredOutcome { scales, error, loss, weighted, channels }) => {
                     let (scales, channels) = (scales.into_owned(), channels.map(Cow::into_owned));
                     let complete = error.is_some() == (*errors == ErrorDetail::Full)
                         && loss.is_some() == (*errors == ErrorDetail::Loss);
                     if scales.all.is_some() || !complete {
                         return None;
                     }
-                    Ok(Quantized { scales, error, loss, channels })
+                    Ok(Quantized { scales, error, loss, weighted, channels })
                 }
                 Err(why) => Err(why.into_owned()),
             };
@@ -282,10 +283,11 @@ impl CacheEntry<'_> {
     fn append(&self, state: &mut EntryState, id: TensorId, found: &Analysis) -> io::Result<()> {
         let spare = state.histogram_bytes < HISTOGRAMS_LIMIT;
         let results = found.outcomes.iter().map(|outcome| match &outcome.result {
-            Ok(Quantized { scales, error, loss, channels }) => Ok(StoredOutcome {
+            Ok(Quantized { scales, error, loss, weighted, channels }) => Ok(StoredOutcome {
                 scales: Cow::Borrowed(scales),
                 error: *error,
                 loss: *loss,
+                weighted: *weighted,
                 channels: channels.as_ref().map(Cow::Borrowed),
             }),
             Err(why) => Err(Cow::Borrowed(why)),

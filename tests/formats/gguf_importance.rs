@@ -2,15 +2,19 @@
 
 use crate::bytes;
 use crate::gguf::{MadeTensor, made, wave};
-use quantscope::activations::Activations;
+use quantscope::activations::{ActivationMode, Activations, OutputError};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Task};
-use quantscope::job::{Progress, verify};
+use quantscope::job::{Progress, output, scan, verify};
 use quantscope::plan::Plan;
 use quantscope::quantization::ggml::{Importance, ImportanceUse, importance_use, quantize_rows};
-use quantscope::quantization::{Calibration, QuantizationScheme, Quantizer, Rounding};
-use quantscope::tensor::BlockType;
+use quantscope::quantization::{
+    AnalysisSpec, Calibration, QuantizationScheme, Quantizer, Rounding, ScaleStorage,
+};
+use quantscope::tensor::{BlockType, TensorId};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 const DENSE: &str = "blk.0.attn_q.weight";
 const EXPERTS: &str = "blk.0.ffn_up_exps.weight";
@@ -117,4 +121,60 @@ fn blocks_are_made_by_the_importance_of_each_expert() {
             assert!(why.contains("--activations"), "{block}: {why}");
         }
     }
+}
+
+/// An analysis weights errors while it quantizes, so that nothing is quantized a second time for the
+/// errors of outputs.
+#[test]
+fn an_analysis_weights_errors_as_the_job_for_outputs_does() {
+    let directory = tempfile::tempdir().expect("temp");
+    let source = source(directory.path());
+    let activations = Activations::open(&[matrix(directory.path())], &source).expect("opens");
+    let importance = activations.importance(&source);
+    let tensors: Vec<TensorId> = source.ids().collect();
+    let quantizer = |block| {
+        let (calibration, scheme) = (Calibration::MinMax, QuantizationScheme::Ggml(block));
+        Quantizer { calibration, scheme }
+    };
+    let quantizers = [BlockType::Q4_K, BlockType::Q8_0, BlockType::IQ2_XXS].map(quantizer).to_vec();
+    let spec = AnalysisSpec {
+        importance: importance.clone(),
+        ..AnalysisSpec::errors(quantizers.clone(), Rounding::default())
+    };
+    let (analyses, outputs) = (Mutex::new(HashMap::new()), Mutex::new(HashMap::new()));
+    let keep = |(id, found)| drop(analyses.lock().expect("whole").insert(id, found));
+    let order = scan::Order::new(tensors.clone());
+    scan::run(&source, &spec, &order, Some(2), &Progress::default(), &keep).expect("ends");
+    let request = output::Request {
+        tensors,
+        quantizers,
+        rounding: Rounding::default(),
+        scale_storage: ScaleStorage::F16,
+        calibration: Calibration::MinMax,
+        importance: importance.clone(),
+    };
+    let keep = |(id, found)| drop(outputs.lock().expect("whole").insert(id, found));
+    output::run(&source, &activations, &request, Some(2), &Progress::default(), &keep)
+        .expect("ends");
+    let (analyses, outputs) = (analyses.into_inner(), outputs.into_inner());
+    let (analyses, outputs) = (analyses.expect("whole"), outputs.expect("whole"));
+    for name in [DENSE, EXPERTS] {
+        let id = source.find(name).expect("there");
+        // The experts' importance is 1 where no inputs were recorded, and outputs need the inputs.
+        let recording = activations.get(id).expect("recorded");
+        assert_eq!(recording.is_importance(importance.get(id)), name == DENSE);
+        let layer = outputs[&id].as_ref().expect("measured");
+        let outcomes = &analyses[&id].as_ref().expect("measured").outcomes;
+        assert_eq!((outcomes.len(), layer.errors.len()), (3, 3));
+        for (outcome, (quantizer, error)) in outcomes.iter().zip(&layer.errors) {
+            let weighted = outcome.result.as_ref().expect("quantizable").weighted.expect("known");
+            let [weighted, error] =
+                [&OutputError::weighted(weighted), error.as_ref().expect("known")]
+                    .map(|error| error.ratio(ActivationMode::Weights).expect("known"));
+            let is_same = (weighted / error - 1.0).abs() < 1e-12;
+            assert_eq!(is_same, name == DENSE, "{name} {}: {weighted} {error}", quantizer.scheme);
+        }
+    }
+    let unknown = &analyses[&source.find(UNKNOWN).expect("there")].as_ref().expect("measured");
+    assert!(unknown.outcomes[0].result.as_ref().expect("quantizable").weighted.is_none());
 }

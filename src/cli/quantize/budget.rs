@@ -83,7 +83,11 @@ impl Quantize {
             scale_storage: format.scale_storage(),
             ..AnalysisSpec::scales(schemes.map(quantizer).collect(), rounding)
         };
-        let found = args.measure(checkpoint, &activations, ids, &spec, &self.work)?;
+        let by_id: HashMap<TensorId, &Vec<Outcome>> =
+            outcomes.iter().map(|(id, outcomes)| (*id, outcomes)).collect();
+        let weighted =
+            |id, place: usize| by_id.get(&id)?.get(place)?.result.as_ref().ok()?.weighted;
+        let found = args.measure(checkpoint, &activations, ids, &spec, &weighted, &self.work)?;
         found.conclude()?;
         Ok(Some(found))
     }

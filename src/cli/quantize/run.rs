@@ -243,7 +243,8 @@ impl Quantize {
                 // Without quantizers only the inputs are calibrated.
                 let spec = AnalysisSpec::scales(Vec::new(), plan.rounding);
                 let (args, ids) = (&self.activations, ids.clone());
-                let found = args.measure(checkpoint, &activations, ids, &spec, &self.work)?;
+                let found =
+                    args.measure(checkpoint, &activations, ids, &spec, &|_, _| None, &self.work)?;
                 found.input_scales()?
             }
             None => {

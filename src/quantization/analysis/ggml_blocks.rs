@@ -34,6 +34,7 @@ impl ChunkResult {
             if !has_errors {
                 return Ok(());
             }
+            self.quantized.weighted = importance.map(|all| all.loss(chunk.start, values, decoded));
             let bounds = channels.map(|channels| chunk.channel_bounds(channels));
             let (first, length) = bounds.map_or((usize::MAX, usize::MAX), |b| (b.first, b.length));
             let (mut start, mut end) = (0, first.min(values.len()));

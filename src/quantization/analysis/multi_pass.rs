@@ -292,7 +292,7 @@ impl MultiPassState {
             scales.push(clip, quantizer.quantizer().scale_for(clip, quantizer.scale_type)?);
         }
         let MultiPassState { error, loss, channels, .. } = self;
-        Ok(Quantized { scales, error, loss, channels })
+        Ok(Quantized { scales, error, loss, weighted: None, channels })
     }
 }
 

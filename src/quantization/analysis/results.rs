@@ -42,6 +42,9 @@ pub struct Quantized {
     pub error: Option<ErrorSums>,
     /// Present for [`ErrorDetail::Loss`].
     pub loss: Option<Loss>,
+    /// The loss with each element weighted by its importance: present for ggml's block types if the
+    /// importance is known and errors are computed.
+    pub weighted: Option<Loss>,
     /// `None` unless the spec includes channels or the tensor holds the experts of a layer, and
     /// for results computed from a histogram.
     pub channels: Option<ChannelLosses>,
@@ -54,6 +57,7 @@ impl Quantized {
             scales: Scales::new(spec.keep_scales),
             error: (spec.errors == ErrorDetail::Full).then(ErrorSums::default),
             loss: (spec.errors == ErrorDetail::Loss).then(Loss::default),
+            weighted: None,
             channels: None,
         }
     }
@@ -94,6 +98,9 @@ impl Quantized {
         }
         if let (Some(loss), Some(next)) = (&mut self.loss, &next.loss) {
             loss.merge(next);
+        }
+        if let Some(next) = &next.weighted {
+            self.weighted.get_or_insert_default().merge(next);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The importance of elements, which weights their errors when ggml's block types are quantized.
 
+use crate::quantization::loss::Loss;
 use crate::tensor::{Shape, TensorId};
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -131,6 +132,27 @@ impl<'i> RowImportance<'i> {
         let values = self.values.get(start..start.saturating_add(self.row_len));
         (values.unwrap_or_default(), self.rows_alike - row % self.rows_alike)
     }
+
+    /// Returns signal and noise of elements from index `start` of the tensor, each weighted by its
+    /// importance.
+    pub(crate) fn loss(self, start: u64, x: &[f32], restored: &[f32]) -> Loss {
+        let mut loss = Loss::default();
+        let (mut index, mut pairs) = (start, x.iter().zip(restored));
+        while pairs.len() > 0 {
+            let (row, column) = (index / self.row_len as u64, index % self.row_len as u64);
+            let columns = self.at_row(row).0.get(column as usize..).unwrap_or_default();
+            if columns.is_empty() {
+                break;
+            }
+            index += columns.len() as u64;
+            for (importance, (x, restored)) in columns.iter().zip(pairs.by_ref()) {
+                let weighted = |x: f32| f64::from(x) * f64::from(x) * f64::from(*importance);
+                loss.signal += weighted(*x);
+                loss.noise += weighted(x - restored);
+            }
+        }
+        loss
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +168,18 @@ mod tests {
         assert_eq!(rows.at_row(3), (&values[..2], 1));
         assert_eq!(rows.at_row(4), (&values[2..4], 4));
         assert_eq!(rows.at_row(11), (&values[4..], 1));
+    }
+
+    #[test]
+    fn losses_are_weighted_by_column_and_expert() {
+        let values: Vec<f32> = (0..6).map(|n| n as f32).collect();
+        let shape = Shape::new([3, 4, 2]).expect("fits");
+        let rows = RowImportance::new(&values, &shape);
+        let (x, restored) = ([2.0; 24], [1.0; 24]);
+        assert_eq!(rows.loss(0, &x, &restored), Loss { signal: 240.0, noise: 60.0 });
+        // The second column of the first expert's last row, and the next expert's first row.
+        let loss = rows.loss(7, &x[7..10], &restored[7..10]);
+        assert_eq!(loss, Loss { signal: 24.0, noise: 6.0 });
     }
 
     #[test]
