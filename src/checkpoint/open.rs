@@ -14,7 +14,7 @@ use crate::checkpoint::packed::PackedTensor;
 use crate::checkpoint::stored::{Shard, Stored, StoredId, TENSORS_PER_TASK};
 use crate::checkpoint::stored_reader::StoredReader;
 use crate::checkpoint::{name_index, packed, qat};
-use crate::tensor::{ChannelAxes, DType, Shape, TensorInfo};
+use crate::tensor::{ChannelAxes, DType, TensorInfo};
 use foldhash::{HashMap, HashMapExt, HashSet};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -252,13 +252,21 @@ fn logical_tensors(
     axes: &OutputAxes,
 ) -> (Vec<TensorInfo>, Vec<Content>) {
     let parts: HashSet<StoredId> = quantized.values().flat_map(|t| t.format.parts()).collect();
-    let counted = |s: &Stored| axes.counted(&s.name, s.shape.clone());
-    let shapes: Vec<Shape> =
-        stored.par_iter().with_min_len(TENSORS_PER_TASK).map(counted).collect();
+    let as_plain = |s: &Stored| TensorInfo {
+        name: s.name.clone(),
+        dtype: s.dtype.clone(),
+        shape: axes.counted(&s.name, s.shape.clone()),
+        bytes: s.bytes(),
+    };
+    let all_plain = stored.par_iter().with_min_len(TENSORS_PER_TASK).map(as_plain);
+    let all_plain: Vec<TensorInfo> = all_plain.collect();
+    if quantized.is_empty() {
+        let contents = (0..).map(StoredId).map(Content::Plain).take(stored.len());
+        return (all_plain, contents.collect());
+    }
     let mut tensors = Vec::with_capacity(stored.len());
     let mut contents = Vec::with_capacity(stored.len());
-    for ((id, s), shape) in (0..).map(StoredId).zip(stored).zip(shapes) {
-        let dtype = s.dtype.clone();
+    for (id, plain) in (0..).map(StoredId).zip(all_plain) {
         if let Some(found) = quantized.remove(&id) {
             let sizes = found.format.parts().into_iter().filter_map(|p| stored.get(p.0 as usize));
             let bytes = sizes.map(Stored::bytes).fold(0, u64::saturating_add);
@@ -270,10 +278,10 @@ fn logical_tensors(
                     found.shape.with_channel_axes(axes)
                 }
             };
-            tensors.push(TensorInfo { name: found.name.into(), dtype, shape, bytes });
+            tensors.push(TensorInfo { name: found.name.into(), shape, bytes, ..plain });
             contents.push(Content::Packed(found.format));
         } else if !parts.contains(&id) {
-            tensors.push(TensorInfo { name: s.name.clone(), dtype, shape, bytes: s.bytes() });
+            tensors.push(plain);
             contents.push(Content::Plain(id));
         }
     }

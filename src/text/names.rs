@@ -6,8 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Escapes control characters, invisible characters and those that change the text direction.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    let plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if plain || !text.contains(is_hidden) {
+    if is_printable_ascii(text) || !text.contains(is_hidden) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
@@ -15,6 +14,12 @@ pub fn visible(text: &str) -> Cow<'_, str> {
         if is_hidden(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     Cow::Owned(out)
+}
+
+/// Whether all characters are printable ASCII, as in most names.
+pub fn is_printable_ascii(text: &str) -> bool {
+    // Without an early exit, several bytes are compared at a time.
+    text.bytes().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'))
 }
 
 /// Whether a terminal would not show the character as it is: control characters, invisible

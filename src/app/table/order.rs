@@ -1,54 +1,186 @@
 //! Columns, and the orders of the rows.
 
 use crate::activations::ActivationMode;
-use crate::app::keymap::name_of;
 use crate::app::model::Model;
 use crate::app::tensor_metrics::{SCHEMES, Sqnr, scheme_name};
 use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 
-/// A column, or an order of the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each variant describes its fields")]
-pub enum Column {
+/// What lists, settings and orders depend on in a column: a row of the table of columns.
+struct ColumnFacts {
+    /// The name in the settings.
+    name: &'static str,
+    /// The title.
+    title: &'static str,
+    /// A description that may be longer than the title.
+    meaning: &'static str,
+    /// The order in words, ascending and descending.
+    orders: [&'static str; 2],
+    /// Whether the column can be hidden.
+    is_optional: bool,
+    /// Whether measurements can change the order.
+    needs_findings: bool,
+    /// Whether the order starts with the largest.
+    starts_descending: bool,
+    /// The sort key of a tensor, given its rank by name.
+    key: fn(Sort, &Model, TensorId, u32) -> SortKey,
+}
+
+impl ColumnFacts {
+    /// The order of the file. The other rows say in what they differ.
+    const FILE: ColumnFacts = ColumnFacts {
+        name: "file",
+        title: "file order",
+        meaning: "file order",
+        orders: ["in file order", "in file order, last first"],
+        is_optional: false,
+        needs_findings: false,
+        starts_descending: false,
+        key: |sort, _, id, _| sort.directed(f64::from(id.0)),
+    };
+}
+
+/// Defines the columns from rows of a column and its facts.
+macro_rules! columns {
+    ($($(#[$doc:meta])* $column:ident $facts:expr;)*) => {
+        /// A column, or an order of the rows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each variant describes its fields")]
+        pub enum Column {
+            $($(#[$doc])* $column,)*
+            /// The SQNR of a scheme, independent of the mark.
+            By(QuantizationScheme),
+            /// The SQNR of one scheme minus that of another.
+            Gain { of: QuantizationScheme, over: QuantizationScheme },
+        }
+
+        impl Column {
+            /// The columns that are not about a particular scheme.
+            pub const ALL: [Column; [$(stringify!($column)),*].len()] = [$(Column::$column),*];
+
+            /// The row of the table; `None` for a column about particular schemes.
+            fn facts(self) -> Option<&'static ColumnFacts> {
+                match self {
+                    $(Column::$column => {
+                        const FACTS: ColumnFacts = $facts;
+                        Some(&FACTS)
+                    })*
+                    Column::By(_) | Column::Gain { .. } => None,
+                }
+            }
+        }
+    };
+}
+
+columns! {
     /// The order of the file.
-    File,
+    File ColumnFacts::FILE;
     /// The name.
-    Name,
+    Name ColumnFacts {
+        name: "name",
+        title: "name",
+        meaning: "name",
+        orders: ["by name", "by name, Z first"],
+        key: |sort, _, _, name_rank| sort.directed(f64::from(name_rank)),
+        ..ColumnFacts::FILE
+    };
     /// The shape.
-    Shape,
+    Shape ColumnFacts {
+        name: "shape",
+        title: "shape",
+        meaning: "shape",
+        orders: ["fewest parameters first", "most parameters first"],
+        is_optional: true,
+        starts_descending: true,
+        key: |sort, model, id, _| sort.directed(model.checkpoint.tensor(id).parameters() as f64),
+        ..ColumnFacts::FILE
+    };
     /// The dtype.
-    DType,
+    DType ColumnFacts {
+        name: "dtype",
+        title: "dtype",
+        meaning: "dtype",
+        orders: ["by dtype"; 2],
+        is_optional: true,
+        key: |sort, model, id, _| {
+            let letters = model.checkpoint.tensor(id).dtype.name().bytes().chain([0; 6]).take(6);
+            sort.directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
+        },
+        ..ColumnFacts::FILE
+    };
     /// The size.
-    Bytes,
+    Bytes ColumnFacts {
+        name: "bytes",
+        title: "bytes",
+        meaning: "bytes",
+        orders: ["smallest first", "largest first"],
+        is_optional: true,
+        starts_descending: true,
+        key: |sort, model, id, _| sort.directed(model.checkpoint.tensor(id).bytes as f64),
+        ..ColumnFacts::FILE
+    };
     /// The SQNR with its rating.
-    Sqnr,
+    Sqnr ColumnFacts {
+        name: "sqnr",
+        title: "SQNR",
+        meaning: "SQNR",
+        orders: ["worst SQNR first", "best SQNR first"],
+        needs_findings: true,
+        key: Sort::sqnr_key,
+        ..ColumnFacts::FILE
+    };
     /// The output error of the layer; only with captured activations.
-    Output,
+    Output ColumnFacts {
+        name: "output",
+        title: "output",
+        meaning: "output",
+        orders: ["best output error first", "worst output error first"],
+        needs_findings: true,
+        starts_descending: true,
+        key: |sort, model, id, _| {
+            match model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
+                Some(db) => sort.directed(db.max(f64::MIN)),
+                None => LAST,
+            }
+        },
+        ..ColumnFacts::FILE
+    };
     /// The sparkline; ordered by absmax in standard deviations.
-    Values,
+    Values ColumnFacts {
+        name: "values",
+        title: "values",
+        meaning: "sparkline of the values",
+        orders: ["weakest outliers first", "strongest outliers first"],
+        is_optional: true,
+        needs_findings: true,
+        starts_descending: true,
+        key: |sort, model, id, _| {
+            match model.measurement(id).metrics().map(|metrics| &metrics.statistics) {
+                Some(s) if s.std > 0.0 => sort.directed(s.absmax / s.std),
+                _ => LAST,
+            }
+        },
+    };
     /// The scheme of the mark.
-    Scheme,
-    /// The SQNR of a scheme, independent of the mark.
-    By(QuantizationScheme),
-    /// The SQNR of one scheme minus that of another.
-    Gain { of: QuantizationScheme, over: QuantizationScheme },
+    Scheme ColumnFacts {
+        name: "scheme",
+        title: "scheme",
+        meaning: "scheme of the mark, or of a new mark",
+        orders: ["by scheme"; 2],
+        is_optional: true,
+        key: |sort, model, id, _| {
+            if !model.is_marked(id) {
+                return LAST;
+            }
+            let scheme = model.scheme_of(id);
+            let known = || model.schemes().iter().chain(&SCHEMES);
+            sort.directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
+        },
+        ..ColumnFacts::FILE
+    };
 }
 
 impl Column {
-    /// The columns that are not about a particular scheme.
-    pub const ALL: [Column; 9] = [
-        Column::File,
-        Column::Name,
-        Column::Shape,
-        Column::DType,
-        Column::Bytes,
-        Column::Sqnr,
-        Column::Output,
-        Column::Values,
-        Column::Scheme,
-    ];
-
     /// A column for each scheme of int8, for its gain over the first, and for each other scheme
     /// that the target holds.
     pub fn of_schemes(target: &[QuantizationScheme]) -> impl Iterator<Item = Column> {
@@ -62,8 +194,7 @@ impl Column {
         match self {
             Column::By(scheme) => scheme.to_string(),
             Column::Gain { of, over } => format!("{of} over {over}"),
-            Column::DType => "dtype".to_owned(),
-            plain => name_of(plain),
+            plain => plain.facts().map_or("", |facts| facts.name).to_owned(),
         }
     }
 
@@ -89,64 +220,56 @@ impl Column {
 
     /// Whether measurements can change the order.
     pub fn needs_findings(self) -> bool {
-        use Column::{By, Gain, Output, Sqnr, Values};
-        matches!(self, Sqnr | Output | Values | By(_) | Gain { .. })
+        self.facts().is_none_or(|facts| facts.needs_findings)
     }
 
     /// Whether the column is about one or two particular schemes.
     pub fn is_of_schemes(self) -> bool {
-        matches!(self, Column::By(_) | Column::Gain { .. })
+        self.facts().is_none()
     }
 
     /// Whether the column can be hidden.
     pub fn is_optional(self) -> bool {
-        use Column::{Bytes, DType, Scheme, Shape, Values};
-        self.is_of_schemes() || matches!(self, Shape | DType | Bytes | Values | Scheme)
+        self.facts().is_none_or(|facts| facts.is_optional)
     }
 
     /// The title.
     pub fn title(self) -> String {
-        let title = match self {
-            Column::File => "file order",
-            Column::Name => "name",
-            Column::Shape => "shape",
-            Column::DType => "dtype",
-            Column::Bytes => "bytes",
-            Column::Sqnr => "SQNR",
-            Column::Output => "output",
-            Column::Values => "values",
-            Column::Scheme => "scheme",
-            Column::By(scheme) => return scheme_name(scheme).into_owned(),
+        match self {
+            Column::By(scheme) => scheme_name(scheme).into_owned(),
             Column::Gain { of, over } => {
                 let short = |scheme| scheme_name(scheme).trim_start_matches("per ").to_owned();
-                return format!("{} − {}", short(of), short(over));
+                format!("{} − {}", short(of), short(over))
             }
-        };
-        title.to_owned()
+            plain => plain.facts().map_or("", |facts| facts.title).to_owned(),
+        }
     }
 
     /// A description of the column that is longer than the title.
     pub fn meaning(self) -> String {
         match self {
-            Column::Values => "sparkline of the values".to_owned(),
-            Column::Scheme => "scheme of the mark, or of a new mark".to_owned(),
             Column::By(scheme) => format!("SQNR {}", scheme_name(scheme)),
             Column::Gain { of, over } => {
                 format!("what {} gains over {}", scheme_name(of), scheme_name(over))
             }
-            other => other.title(),
+            plain => plain.facts().map_or("", |facts| facts.meaning).to_owned(),
         }
     }
 
     /// Large sizes and bad errors come first, names from A.
     fn starts_descending(self) -> bool {
-        use Column::{Bytes, Gain, Output, Shape, Values};
-        matches!(self, Shape | Bytes | Values | Output | Gain { .. })
+        match self.facts() {
+            Some(facts) => facts.starts_descending,
+            None => matches!(self, Column::Gain { .. }),
+        }
     }
 }
 
 /// A sort key: the class decides first, then the value.
 pub(crate) type SortKey = (u8, f64);
+
+/// The key of tensors that have no place in the order.
+const LAST: SortKey = (2, 0.0);
 
 /// The order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,94 +289,56 @@ impl Sort {
     /// The sort key of a tensor; smaller comes first. `name_rank` is its rank by name, if the
     /// order is that of names.
     pub(crate) fn key(self, model: &Model, id: TensorId, name_rank: u32) -> SortKey {
-        let tensor = model.checkpoint.tensor(id);
-        let descending = self.descending;
-        let directed = |value: f64| (1, if descending { -value } else { value });
         match self.column {
-            Column::File => directed(f64::from(id.0)),
-            Column::Name => directed(f64::from(name_rank)),
-            Column::Shape => directed(tensor.parameters() as f64),
-            Column::Bytes => directed(tensor.bytes as f64),
-            Column::DType => {
-                let letters = tensor.dtype.name().bytes().chain([0; 6]).take(6);
-                directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
-            }
-            Column::Scheme => {
-                if model.is_marked(id) {
-                    let scheme = model.scheme_of(id);
-                    let known = || model.schemes().iter().chain(&SCHEMES);
-                    directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
-                } else {
-                    (2, 0.0)
-                }
-            }
-            Column::Values => {
-                match model.measurement(id).metrics().map(|metrics| &metrics.statistics) {
-                    Some(s) if s.std > 0.0 => directed(s.absmax / s.std),
-                    _ => (2, 0.0),
-                }
-            }
-            Column::Output => {
-                match model.output(id).and_then(|error| error.db(ActivationMode::Weights)) {
-                    Some(db) => directed(db.max(f64::MIN)),
-                    None => (2, 0.0),
-                }
-            }
-            Column::By(scheme) => match model.sqnr_by(id, scheme) {
-                Some(db) => directed(db),
-                None => (2, 0.0),
-            },
+            Column::By(scheme) => model.sqnr_by(id, scheme).map_or(LAST, |db| self.directed(db)),
             // In a vector every element is a channel, so the gain is large but meaningless.
             Column::Gain { of, over } => match model.gain(id, of, over) {
-                Some(db) if model.quantizable(id) => directed(db),
-                Some(db) => (2, directed(db).1),
+                Some(db) if model.quantizable(id) => self.directed(db),
+                Some(db) => (2, self.directed(db).1),
                 None => (3, 0.0),
             },
-            // A tensor that cannot be quantized ranks below the worst.
-            Column::Sqnr => match model.sqnr(id) {
-                Sqnr::Unreadable => (if descending { 3 } else { 0 }, 0.0),
-                Sqnr::Impossible => (if descending { 3 } else { 0 }, 1.0),
-                // Vectors, norms and embeddings do not hide the weights.
-                Sqnr::DoesNotFit | Sqnr::F16 => (3, 0.0),
-                Sqnr::Decibels(db) if !model.quantizable(id) => (2, directed(db).1),
-                Sqnr::Decibels(db) => directed(db),
-                Sqnr::Waiting => (4, 0.0),
-                Sqnr::Stored => (5, 0.0),
-                Sqnr::Nothing => (6, 0.0),
-            },
+            plain => plain.facts().map_or(LAST, |facts| (facts.key)(self, model, id, name_rank)),
+        }
+    }
+
+    /// The key of a value in the direction of the order.
+    fn directed(self, value: f64) -> SortKey {
+        (1, if self.descending { -value } else { value })
+    }
+
+    /// The key of a tensor in the order of SQNRs. A tensor that cannot be quantized ranks below the
+    /// worst.
+    fn sqnr_key(self, model: &Model, id: TensorId, _: u32) -> SortKey {
+        match model.sqnr(id) {
+            Sqnr::Unreadable => (if self.descending { 3 } else { 0 }, 0.0),
+            Sqnr::Impossible => (if self.descending { 3 } else { 0 }, 1.0),
+            // Vectors, norms and embeddings do not hide the weights.
+            Sqnr::DoesNotFit | Sqnr::F16 => (3, 0.0),
+            Sqnr::Decibels(db) if !model.quantizable(id) => (2, self.directed(db).1),
+            Sqnr::Decibels(db) => self.directed(db),
+            Sqnr::Waiting => (4, 0.0),
+            Sqnr::Stored => (5, 0.0),
+            Sqnr::Nothing => (6, 0.0),
         }
     }
 
     /// Describes the order in words.
     pub fn describe(self) -> String {
-        let words = match (self.column, self.descending) {
-            (Column::File, false) => "in file order",
-            (Column::File, true) => "in file order, last first",
-            (Column::Name, false) => "by name",
-            (Column::Name, true) => "by name, Z first",
-            (Column::Shape, true) => "most parameters first",
-            (Column::Shape, false) => "fewest parameters first",
-            (Column::DType, _) => "by dtype",
-            (Column::Bytes, true) => "largest first",
-            (Column::Bytes, false) => "smallest first",
-            (Column::Sqnr, false) => "worst SQNR first",
-            (Column::Sqnr, true) => "best SQNR first",
-            (Column::Output, true) => "worst output error first",
-            (Column::Output, false) => "best output error first",
-            (Column::Values, true) => "strongest outliers first",
-            (Column::Values, false) => "weakest outliers first",
-            (Column::Scheme, _) => "by scheme",
+        match (self.column, self.descending) {
             (Column::By(scheme), worst_last) => {
                 let end = if worst_last { "best" } else { "worst" };
-                return format!("{end} SQNR {} first", scheme_name(scheme));
+                format!("{end} SQNR {} first", scheme_name(scheme))
             }
             (Column::Gain { of, over }, largest) => {
                 let end = if largest { "largest" } else { "smallest" };
                 let (of, over) = (scheme_name(of), scheme_name(over));
-                return format!("{end} gain of {of} over {over} first");
+                format!("{end} gain of {of} over {over} first")
             }
-        };
-        words.to_owned()
+            (plain, descending) => {
+                let [ascending, other] = plain.facts().map_or([""; 2], |facts| facts.orders);
+                (if descending { other } else { ascending }).to_owned()
+            }
+        }
     }
 }
 
