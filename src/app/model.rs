@@ -1,8 +1,11 @@
 //! The checkpoint with everything measured of its tensors, and the plan for it.
 
+mod eligibility;
 mod marks;
+mod quality;
 mod recorded_fp8;
 
+pub use quality::Quality;
 pub(crate) use recorded_fp8::PRESETS;
 
 use crate::activations::OutputError;
@@ -13,7 +16,7 @@ use crate::checkpoint::{Checkpoint, Content, Format, ReadError};
 use crate::job::duplicates;
 use crate::job::duplicates::Candidates;
 use crate::plan::experts::ExpertLayers;
-use crate::plan::gguf_mix::{becomes_f16, becomes_f16_in, new_mark_in};
+use crate::plan::gguf_mix::{becomes_f16_in, new_mark_in};
 use crate::plan::rules::{Eligibility, Reason, TargetRules};
 use crate::plan::target::Container;
 use crate::plan::{
@@ -28,27 +31,6 @@ use crate::text::names;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-
-/// The SQNRs of the marked tensors that are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Quality {
-    /// Mean SQNR in decibels.
-    pub mean: Option<f64>,
-    /// SQNR of the worst tensor in decibels.
-    pub worst: Option<f64>,
-    /// Marked tensors that are not measured yet.
-    pub waiting: usize,
-}
-
-/// Sums over the SQNRs of some marks.
-#[derive(Default)]
-struct SqnrSums {
-    /// The sum of the finite SQNRs, and their number.
-    sum: f64,
-    measured: u32,
-    worst: Option<f64>,
-    waiting: usize,
-}
 
 /// Counts over the whole checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,9 +101,6 @@ pub struct Model {
     /// Marks whose error may be unknown because they, or the metrics of their tensors, changed.
     unchecked_marks: Vec<TensorId>,
 }
-
-/// The shortest block of GGUF's block types, in elements.
-const GGUF_BLOCK: u64 = 32;
 
 /// Tensors per parallel task; smaller tasks cost more to start than they save.
 pub(crate) const TENSORS_PER_TASK: usize = 4096;
@@ -282,40 +261,6 @@ impl Model {
         changes
     }
 
-    /// Asks the rules about every tensor.
-    fn update_eligibility(&mut self) {
-        let ids = (0..self.measurements.len() as u32).into_par_iter().map(TensorId);
-        self.eligibility = ids.map(|id| self.eligibility_of(id)).collect();
-        let by_default = self.eligibility.par_iter().map(|own| *own == Eligibility::ByDefault);
-        self.quantizable = by_default.collect();
-    }
-
-    fn eligibility_of(&self, id: TensorId) -> Eligibility {
-        let statistics = self.measurement(id).metrics().map(|metrics| &metrics.statistics);
-        let non_finite = statistics.and_then(|s| {
-            Some(Obstacle::NonFinite { nan: s.nan, inf: s.inf, first: s.first_non_finite? })
-        });
-        match non_finite {
-            Some(obstacle) => Eligibility::Never(Reason::Obstacle(obstacle)),
-            None => match self.undivided(id) {
-                Some(reason) => Eligibility::Never(reason),
-                None => self.rules.eligibility(&self.checkpoint, id),
-            },
-        }
-    }
-
-    /// Why no block type of GGUF divides the rows of a float tensor, if none does.
-    fn undivided(&self, id: TensorId) -> Option<Reason> {
-        let container = self.rules.target().container_from(self.checkpoint.format());
-        let shape = &self.checkpoint.tensor(id).shape;
-        let obstructed = |scheme| container.scheme_obstacle(scheme, shape).is_some();
-        let undivided = container == Container::Gguf
-            && self.rules.eligibility(&self.checkpoint, id) == Eligibility::ByDefault
-            && !becomes_f16(&self.checkpoint, id)
-            && container.schemes().into_iter().all(obstructed);
-        undivided.then(|| Reason::Columns { columns: shape.row_len(), group: GGUF_BLOCK })
-    }
-
     /// The scheme the table starts with: the best one for the checkpoint's format.
     pub fn initial_scheme(&self) -> QuantizationScheme {
         initial_scheme(&self.checkpoint)
@@ -324,39 +269,6 @@ impl Model {
     /// What was measured of a tensor.
     pub fn measurement(&self, id: TensorId) -> &Measurement {
         &self.measurements[id.index()]
-    }
-
-    /// Whether the target takes a tensor, as far as is known now.
-    pub fn eligibility(&self, id: TensorId) -> &Eligibility {
-        self.eligibility.get(id.index()).unwrap_or(&Eligibility::ByDefault)
-    }
-
-    /// Why a tensor is left as it is by default.
-    pub fn reason(&self, id: TensorId) -> Option<&Reason> {
-        self.eligibility(id).reason()
-    }
-
-    /// Why a tensor is left as it is by default, if that is for any target.
-    pub fn obstacle(&self, id: TensorId) -> Option<&Obstacle> {
-        match self.reason(id) {
-            Some(Reason::Obstacle(obstacle)) => Some(obstacle),
-            _ => None,
-        }
-    }
-
-    /// The tensor, and those that the target's loaders load only together with it.
-    pub fn loaded_with(&self, id: TensorId) -> Vec<TensorId> {
-        if self.plan.target.loaders().is_empty() {
-            return vec![id];
-        }
-        let mut unit = self.rules.units().with_rest(id);
-        unit.retain(|&id| !matches!(self.eligibility(id), Eligibility::Never(_)));
-        unit
-    }
-
-    /// Whether the tensor is quantized by default.
-    pub fn quantizable(&self, id: TensorId) -> bool {
-        self.quantizable.get(id.index()).copied().unwrap_or(true)
     }
 
     /// The scheme of new marks, and of tensors that are not marked.
@@ -493,11 +405,6 @@ impl Model {
         self.totals
     }
 
-    /// The SQNR of the marked tensors.
-    pub fn quality(&self) -> Quality {
-        self.quality
-    }
-
     /// The number of steps that can be undone and redone.
     pub fn undo_depth(&self) -> (usize, usize) {
         self.history.depth()
@@ -594,47 +501,6 @@ impl Model {
                 metrics.flags.push(Diagnostic::Duplicate(name));
             }
         }
-    }
-
-    /// Recomputes the quality of the plan.
-    pub fn update_quality(&mut self) {
-        let (mut sum, mut measured) = (0.0, 0);
-        let mut quality = Quality::default();
-        let parts = self.plan.map_parts(|marks| self.sqnr_sums(marks));
-        // In the order of the parts, so that the mean does not depend on the number of cores.
-        for part in parts {
-            quality.worst = match (quality.worst, part.worst) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            quality.waiting += part.waiting;
-            sum += part.sum;
-            measured += part.measured;
-        }
-        quality.mean = match measured {
-            0 => quality.worst,
-            n => Some(sum / f64::from(n)),
-        };
-        self.quality = quality;
-    }
-
-    fn sqnr_sums(&self, marks: &mut dyn Iterator<Item = (TensorId, Quantizer)>) -> SqnrSums {
-        let mut sums = SqnrSums::default();
-        for (id, _) in marks {
-            match self.sqnr(id) {
-                Sqnr::Decibels(db) => {
-                    sums.worst = Some(sums.worst.map_or(db, |worst| worst.min(db)));
-                    // An infinite SQNR would make the mean infinite.
-                    if db.is_finite() {
-                        sums.sum += db;
-                        sums.measured += 1;
-                    }
-                }
-                Sqnr::Waiting => sums.waiting += 1,
-                _ => {}
-            }
-        }
-        sums
     }
 
     /// Updates everything that depends on the plan.

@@ -7,7 +7,7 @@ use crate::quantization::QuantizationScheme;
 use crate::tensor::TensorId;
 
 /// What lists, settings and orders depend on in a column: a row of the table of columns.
-struct ColumnFacts {
+struct ColumnProperties {
     /// The name in the settings.
     name: &'static str,
     /// The title.
@@ -26,9 +26,9 @@ struct ColumnFacts {
     key: fn(Sort, &Model, TensorId, u32) -> SortKey,
 }
 
-impl ColumnFacts {
+impl ColumnProperties {
     /// The order of the file. The other rows say in what they differ.
-    const FILE: ColumnFacts = ColumnFacts {
+    const FILE: ColumnProperties = ColumnProperties {
         name: "file",
         title: "file order",
         meaning: "file order",
@@ -40,9 +40,9 @@ impl ColumnFacts {
     };
 }
 
-/// Defines the columns from rows of a column and its facts.
+/// Defines the columns from rows of a column and its properties.
 macro_rules! columns {
-    ($($(#[$doc:meta])* $column:ident $facts:expr;)*) => {
+    ($($(#[$doc:meta])* $column:ident $properties:expr;)*) => {
         /// A column, or an order of the rows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "each variant describes its fields")]
@@ -59,11 +59,11 @@ macro_rules! columns {
             pub const ALL: [Column; [$(stringify!($column)),*].len()] = [$(Column::$column),*];
 
             /// The row of the table; `None` for a column about particular schemes.
-            fn facts(self) -> Option<&'static ColumnFacts> {
+            fn properties(self) -> Option<&'static ColumnProperties> {
                 match self {
                     $(Column::$column => {
-                        const FACTS: ColumnFacts = $facts;
-                        Some(&FACTS)
+                        const PROPERTIES: ColumnProperties = $properties;
+                        Some(&PROPERTIES)
                     })*
                     Column::By(_) | Column::Gain { .. } => None,
                 }
@@ -74,18 +74,18 @@ macro_rules! columns {
 
 columns! {
     /// The order of the file.
-    File ColumnFacts::FILE;
+    File ColumnProperties::FILE;
     /// The name.
-    Name ColumnFacts {
+    Name ColumnProperties {
         name: "name",
         title: "name",
         meaning: "name",
         orders: ["by name", "by name, Z first"],
         key: |sort, _, _, name_rank| sort.directed(f64::from(name_rank)),
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
     /// The shape.
-    Shape ColumnFacts {
+    Shape ColumnProperties {
         name: "shape",
         title: "shape",
         meaning: "shape",
@@ -93,10 +93,10 @@ columns! {
         is_optional: true,
         starts_descending: true,
         key: |sort, model, id, _| sort.directed(model.checkpoint.tensor(id).parameters() as f64),
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
     /// The dtype.
-    DType ColumnFacts {
+    DType ColumnProperties {
         name: "dtype",
         title: "dtype",
         meaning: "dtype",
@@ -106,10 +106,10 @@ columns! {
             let letters = model.checkpoint.tensor(id).dtype.name().bytes().chain([0; 6]).take(6);
             sort.directed(letters.fold(0.0, |n, letter| n * 256.0 + f64::from(letter)))
         },
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
     /// The size.
-    Bytes ColumnFacts {
+    Bytes ColumnProperties {
         name: "bytes",
         title: "bytes",
         meaning: "bytes",
@@ -117,20 +117,20 @@ columns! {
         is_optional: true,
         starts_descending: true,
         key: |sort, model, id, _| sort.directed(model.checkpoint.tensor(id).bytes as f64),
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
     /// The SQNR with its rating.
-    Sqnr ColumnFacts {
+    Sqnr ColumnProperties {
         name: "sqnr",
         title: "SQNR",
         meaning: "SQNR",
         orders: ["worst SQNR first", "best SQNR first"],
         needs_findings: true,
         key: Sort::sqnr_key,
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
     /// The output error of the layer; only with captured activations.
-    Output ColumnFacts {
+    Output ColumnProperties {
         name: "output",
         title: "output",
         meaning: "output",
@@ -143,10 +143,10 @@ columns! {
                 None => LAST,
             }
         },
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
     /// The sparkline; ordered by absmax in standard deviations.
-    Values ColumnFacts {
+    Values ColumnProperties {
         name: "values",
         title: "values",
         meaning: "sparkline of the values",
@@ -162,7 +162,7 @@ columns! {
         },
     };
     /// The scheme of the mark.
-    Scheme ColumnFacts {
+    Scheme ColumnProperties {
         name: "scheme",
         title: "scheme",
         meaning: "scheme of the mark, or of a new mark",
@@ -176,7 +176,7 @@ columns! {
             let known = || model.schemes().iter().chain(&SCHEMES);
             sort.directed(known().position(|&s| s == scheme).unwrap_or(0) as f64)
         },
-        ..ColumnFacts::FILE
+        ..ColumnProperties::FILE
     };
 }
 
@@ -194,7 +194,7 @@ impl Column {
         match self {
             Column::By(scheme) => scheme.to_string(),
             Column::Gain { of, over } => format!("{of} over {over}"),
-            plain => plain.facts().map_or("", |facts| facts.name).to_owned(),
+            plain => plain.properties().map_or("", |properties| properties.name).to_owned(),
         }
     }
 
@@ -220,17 +220,17 @@ impl Column {
 
     /// Whether measurements can change the order.
     pub fn needs_findings(self) -> bool {
-        self.facts().is_none_or(|facts| facts.needs_findings)
+        self.properties().is_none_or(|properties| properties.needs_findings)
     }
 
     /// Whether the column is about one or two particular schemes.
     pub fn is_of_schemes(self) -> bool {
-        self.facts().is_none()
+        self.properties().is_none()
     }
 
     /// Whether the column can be hidden.
     pub fn is_optional(self) -> bool {
-        self.facts().is_none_or(|facts| facts.is_optional)
+        self.properties().is_none_or(|properties| properties.is_optional)
     }
 
     /// The title.
@@ -241,7 +241,7 @@ impl Column {
                 let short = |scheme| scheme_name(scheme).trim_start_matches("per ").to_owned();
                 format!("{} − {}", short(of), short(over))
             }
-            plain => plain.facts().map_or("", |facts| facts.title).to_owned(),
+            plain => plain.properties().map_or("", |properties| properties.title).to_owned(),
         }
     }
 
@@ -252,14 +252,14 @@ impl Column {
             Column::Gain { of, over } => {
                 format!("what {} gains over {}", scheme_name(of), scheme_name(over))
             }
-            plain => plain.facts().map_or("", |facts| facts.meaning).to_owned(),
+            plain => plain.properties().map_or("", |properties| properties.meaning).to_owned(),
         }
     }
 
     /// Large sizes and bad errors come first, names from A.
     fn starts_descending(self) -> bool {
-        match self.facts() {
-            Some(facts) => facts.starts_descending,
+        match self.properties() {
+            Some(properties) => properties.starts_descending,
             None => matches!(self, Column::Gain { .. }),
         }
     }
@@ -297,7 +297,9 @@ impl Sort {
                 Some(db) => (2, self.directed(db).1),
                 None => (3, 0.0),
             },
-            plain => plain.facts().map_or(LAST, |facts| (facts.key)(self, model, id, name_rank)),
+            plain => plain
+                .properties()
+                .map_or(LAST, |properties| (properties.key)(self, model, id, name_rank)),
         }
     }
 
@@ -335,7 +337,8 @@ impl Sort {
                 format!("{end} gain of {of} over {over} first")
             }
             (plain, descending) => {
-                let [ascending, other] = plain.facts().map_or([""; 2], |facts| facts.orders);
+                let [ascending, other] =
+                    plain.properties().map_or([""; 2], |properties| properties.orders);
                 (if descending { other } else { ascending }).to_owned()
             }
         }
