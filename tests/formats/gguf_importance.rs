@@ -1,7 +1,7 @@
 //! GGUF outputs quantized with an importance matrix of llama.cpp.
 
 use crate::bytes;
-use crate::gguf::{MadeTensor, made, wave};
+use crate::support::gguf::{MadeTensor, made, wave};
 use quantscope::activations::{ActivationMode, Activations, OutputError};
 use quantscope::checkpoint::Checkpoint;
 use quantscope::export::{OutputFormat, Task};

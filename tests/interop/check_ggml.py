@@ -11,6 +11,9 @@ logits  A tiny Llama and a tiny Mixtral, and with --models the models that `gguf
         numpy that has the weights of `dequantize` and rounds the inputs of each quantized layer to
         8 bits as ggml does; and llama.cpp's logits of the F32 model that `dequantize` makes are
         those of the same numpy model without that rounding.
+floats  With --llama: llama.cpp makes the same models in all mixes F32 itself
+        (llama_model_quantize to F32). All tensors are those of `dequantize` bit for bit, and the
+        logits of the two F32 models in llama.cpp are the same.
 mixes   With --llama, a libllama that exports llama_model_quantize (npm's
         @node-llama-cpp/linux-x64): the tensor types and bytes of whole files are the same, for a
         Llama, Mixtrals with 8 and 4 experts, Qwen2-MoE with a shared expert and Qwen3-MoE with 16
@@ -22,7 +25,6 @@ With --only, only these parts.
 import argparse
 import ctypes as C
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -361,19 +363,66 @@ def cosines(a, b):
     return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
 
 
-def check_logits(quantscope, directory, lib, models):
-    lib.llama_backend_init()
+def each_model(directory, lib, models):
+    """The models, each with an importance matrix."""
     tiny_llama(directory / "tiny.gguf", layers=LAYERS)
     tiny_llama(directory / "tiny-mixtral.gguf", layers=LAYERS, feed=256, experts=8)
     found = [directory / "tiny.gguf", directory / "tiny-mixtral.gguf"]
     if models:
         found += [path for path in sorted(models.glob("*.gguf")) if not path.stem.endswith(".imatrix")]
-    wrong = 0
     for source in found:
         matrix = source.with_suffix(".imatrix.gguf")
         if not (models and source.parent == models):
             importance_matrix(matrix, source, lib)
-        wrong += check_model(quantscope, directory, lib, source, matrix)
+        yield source, matrix
+
+
+def each_mix(quantscope, directory, source, matrix):
+    """The model in every mix, and the floats that `dequantize` makes of it."""
+    without = ["q8_0", "nvfp4", *MIXES]
+    for scheme in [*without, *LOW_MIXES]:
+        out, floats = directory / f"{source.stem}-quantized.gguf", directory / f"{source.stem}.safetensors"
+        known = [] if scheme in without else ["--activations", matrix]
+        run(quantscope, "quantize", source, "--scheme", scheme, "-o", out, "--force", "--quiet", *known)
+        run(quantscope, "dequantize", out, "-o", floats, "--force", "--quiet")
+        yield scheme, out, load(floats)
+
+
+def check_logits(quantscope, directory, lib, models):
+    lib.llama_backend_init()
+    return sum(check_model(quantscope, directory, lib, source, matrix)
+               for source, matrix in each_model(directory, lib, models))
+
+
+def to_floats(llama, source, out):
+    """llama.cpp makes a quantized file F32. In a process of its own, as it has another ggml."""
+    code = ("import sys, check_ggml as c; llama = c.open_llama(c.Path(sys.argv[1]));"
+            "params = llama.llama_model_quantize_default_params(); params.words[1] = 0;"
+            "c.C.memset(c.C.byref(params, 16), 1, 1);"  # allow_requantize
+            "sys.exit(llama.llama_model_quantize(*(a.encode() for a in sys.argv[2:]), c.C.byref(params)))")
+    done = subprocess.run([sys.executable, "-c", code, llama, source, out], capture_output=True,
+                          text=True, cwd=Path(__file__).parent)
+    if done.returncode:
+        sys.exit(f"llama.cpp does not make {source} F32\n{done.stderr[-2000:]}")
+
+
+def check_floats(quantscope, directory, lib, models, llama):
+    lib.llama_backend_init()
+    wrong = 0
+    for source, matrix in each_model(directory, lib, models):
+        for scheme, out, weights in each_mix(quantscope, directory, source, matrix):
+            theirs, plain = directory / "theirs.gguf", directory / "plain.gguf"
+            to_floats(llama, out, theirs)
+            with_tensors(plain, source, weights)
+            tensors = stored(theirs, lib)
+            differ = [name for name, (kind, raw) in tensors.items()
+                      if kind != 0 or raw != weights[name].tobytes()]
+            a, b = (np.concatenate([logits(lib, path, text) for text in TEXTS]) for path in (theirs, plain))
+            failed = bool(differ) or bool(cosines(a, b).min() < LEAST_COSINE)
+            print(f"{source.stem} {scheme}: {len(tensors)} tensors, {len(differ)} differ; least cosine of logits"
+                  f" {cosines(a, b).min():.7f}, largest difference {abs(a - b).max():g}{' DIFFERS' * failed}",
+                  flush=True)
+            wrong += failed
     return wrong
 
 
@@ -387,13 +436,8 @@ def check_model(quantscope, directory, lib, source, matrix):
     middle of two steps may be rounded to another step, which the rest of its text inherits: so half
     of the tokens must agree, and all of them must agree with llama.cpp's model of floats."""
     wrong, shape = 0, parameters(source)
-    without = ["q8_0", "nvfp4", *MIXES]
-    for scheme in [*without, *LOW_MIXES]:
-        out, floats = directory / f"{source.stem}-quantized.gguf", directory / f"{source.stem}.safetensors"
-        known = [] if scheme in without else ["--activations", matrix]
-        run(quantscope, "quantize", source, "--scheme", scheme, "-o", out, "--force", "--quiet", *known)
-        run(quantscope, "dequantize", out, "-o", floats, "--force", "--quiet")
-        plain, weights = directory / "plain.gguf", load(floats)
+    for scheme, out, weights in each_mix(quantscope, directory, source, matrix):
+        plain = directory / "plain.gguf"
         with_tensors(plain, source, weights)
         a, b = (np.concatenate([logits(lib, path, text) for text in TEXTS]) for path in (out, plain))
         rounded, exact = (np.concatenate([numpy_llama(weights, blocks, text, **shape) for text in TEXTS])
@@ -446,8 +490,8 @@ def importance_matrix(path, source, lib):
     return means
 
 
-def check_mixes(quantscope, directory, lib, llama):
-    os.environ["LD_LIBRARY_PATH"] = str(llama.parent)
+def open_llama(llama):
+    """A libllama that exports llama_model_quantize."""
     for name in ("libggml-base.so", "libggml.v0.5.0.so"):
         if (llama.parent / name).exists():
             C.CDLL(str(llama.parent / name), mode=C.RTLD_GLOBAL)
@@ -455,6 +499,11 @@ def check_mixes(quantscope, directory, lib, llama):
     other.llama_model_quantize_default_params.restype = Opaque
     other.llama_model_quantize.argtypes = [C.c_char_p, C.c_char_p, C.POINTER(Opaque)]
     other.llama_backend_init()
+    return other
+
+
+def check_mixes(quantscope, directory, lib, llama):
+    other = open_llama(llama)
     wrong = 0
     for architecture, experts, feed in [("llama", 0, 512), ("llama", 8, 256), ("llama", 4, 256),
                                         ("qwen2moe", 8, 256), ("qwen3moe", 16, 256)]:
@@ -508,19 +557,22 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("quantscope"); parser.add_argument("directory", type=Path)
     parser.add_argument("--llama", type=Path); parser.add_argument("--models", type=Path)
-    parser.add_argument("--only", choices=["rows", "logits", "mixes"], action="append")
+    parser.add_argument("--only", choices=["rows", "logits", "floats", "mixes"], action="append")
     a = parser.parse_args()
     a.directory.mkdir(parents=True, exist_ok=True)
     lib = open_ggml()
-    parts, wrong = a.only or ["rows", "logits", "mixes"], 0
+    parts, wrong = a.only or ["rows", "logits", "floats", "mixes"], 0
     if "rows" in parts:
         wrong += check_rows(a.quantscope, a.directory, lib)
     if "logits" in parts:
         wrong += check_logits(a.quantscope, a.directory, lib, a.models)
+    if a.llama and "floats" in parts:
+        wrong += check_floats(a.quantscope, a.directory, lib, a.models, a.llama)
     if a.llama and "mixes" in parts:
         wrong += check_mixes(a.quantscope, a.directory, lib, a.llama)
     print(f"differences: {wrong}")
     sys.exit(wrong != 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,11 @@
 
 use crate::support::checkpoint::{f32s, in_memory, weights};
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
+use crate::support::gguf::{made, wave};
+use crate::support::json;
 use quantscope::app::overlay::Overlay;
 use std::collections::BTreeSet;
+use tempfile::tempdir;
 
 /// The schemes of all marks.
 fn marks(driver: &Driver) -> BTreeSet<String> {
@@ -101,4 +104,51 @@ fn a_scheme_is_chosen_in_the_schemes_tab() {
     assert!(driver.cursor_row().contains("per tensor"), "{}", driver.screen());
     driver.press("Esc");
     driver.expect("1 tensor marked");
+}
+
+/// No figure of a block type is an estimate: neither in the list of types, nor in the table, nor in
+/// the tabs.
+#[test]
+fn figures_of_gguf_types_are_those_of_an_analysis() {
+    let directory = tempdir().expect("a directory");
+    let tensors = [wave("blk.0.attn_q.weight", 512, 3), wave("blk.0.ffn_up.weight", 256, 5)];
+    let source = made(&directory.path().join("source.gguf"), &[], &tensors);
+    let mut driver = Driver::open(&source);
+    driver.press("T");
+    driver.choose("llama.cpp");
+    driver.press("Enter X");
+    let Some(Overlay::Schemes(list)) = &driver.app.overlay else { panic!("{}", driver.screen()) };
+    let offered: Vec<String> =
+        list.choices.iter().map(|choice| choice.scheme.to_string()).collect();
+    assert!(["q3_K", "q4_K", "iq4_xs", "iq3_s"].iter().all(|&name| offered.contains(&name.into())));
+    let path = source.to_str().expect("text");
+    let analysis = json(&["analyze", path, "--schemes", &offered.join(","), "--no-cache"]);
+    driver.press("Home Enter");
+    for (place, scheme) in offered.iter().enumerate() {
+        if place > 0 {
+            driver.press("X Down Enter");
+        }
+        assert_eq!(driver.app.model.scheme().to_string(), *scheme);
+        for tensor in analysis["tensors"].as_array().expect("a list") {
+            let measured = &tensor["schemes"][place];
+            assert_eq!(measured["scheme"], *scheme);
+            let figure = |key: &str| measured[key].as_f64().expect("a figure");
+            let name = tensor["name"].as_str().expect("a name");
+            let row = driver.table().into_iter().find(|row| row.contains(name)).expect("a row");
+            let shown = format!("{:.1} dB", figure("sqnr_db"));
+            assert!(row.contains(&shown), "{scheme}: {shown}\n{row}");
+            if driver.cursor_row().contains(name) {
+                driver.expect(&format!("SQNR              {shown}"));
+                driver.expect(&format!("{:.7}", figure("cosine_similarity")));
+            }
+        }
+        driver.expect_not("≈");
+        // The Histogram tab is about the clip of int8.
+        driver.press("Tab");
+        for _ in 0..3 {
+            driver.press("Tab");
+            driver.expect_not("≈");
+        }
+        driver.press("Tab");
+    }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod driver;
+pub(crate) mod gguf;
 pub(crate) mod random;
 pub(crate) mod svg;
 
