@@ -59,9 +59,11 @@ impl Simd for Baseline {
         fn mul(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a * b) }
         fn div(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> { zip(a, b, |a, b| a / b) }
         fn mul_add(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
-            std::array::from_fn(|i| {
-                if Baseline::FMA { a[i].mul_add(b[i], c[i]) } else { mul_add(a[i], b[i], c[i]) }
-            })
+            if Baseline::FMA {
+                std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+            } else {
+                mul_add_lanes(a, b, c)
+            }
         }
         fn min(a: Lanes<f32>, b: Lanes<f32>) -> Lanes<f32> {
             zip(a, b, |a, b| if a < b { a } else { b })
@@ -182,6 +184,12 @@ mod patterns {
     pub(super) fn widen_bf16(a: U16) -> [Lanes<f32>; 2] {
         [0, 1].map(|odd| from_fn(|i| f32::from_bits(u32::from(a[2 * i + odd]) << 16)))
     }
+}
+
+/// [`mul_add`] of every lane. Not inlined, because it is long, and kernels use it in many places.
+#[inline(never)]
+fn mul_add_lanes(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
+    std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
 }
 
 /// `a * b + c` rounded once; the function of the standard library is a call for every lane.
