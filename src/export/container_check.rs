@@ -3,8 +3,8 @@
 //! quantscope's own reader opens every output too, but would not notice a mistake that reader and
 //! writer share.
 
+use crate::checkpoint::io::files;
 use ::safetensors::tensor::{Dtype, Metadata};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use std::path::Path;
 /// Only the header is read, so that memory is bounded by it. A file with a type unknown to the
 /// crate is accepted: such tensors are copied from the source, which the crate rejects as well.
 pub(crate) fn safetensors(path: &Path) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
-    let length = file.metadata().map_err(|e| e.to_string())?.len();
+    let mut file = files::open(path).map_err(|e| e.to_string())?;
+    let length = files::size(path).map_err(|e| e.to_string())?;
     let mut prefix = [0; 8];
     file.read_exact(&mut prefix).map_err(|e| e.to_string())?;
     let header_length = u64::from_le_bytes(prefix);

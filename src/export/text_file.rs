@@ -1,6 +1,8 @@
 //! Writes a text file such as a report or a recipe atomically.
 
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::io::remote::BucketDirectory;
+use crate::checkpoint::io::remote_path::is_remote;
 use crate::export::atomic_output::AtomicOutput;
 use crate::export::error::SaveError;
 use crate::export::output_path::may_be_written;
@@ -9,13 +11,16 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes `out` with `write`. An existing file is replaced if `force` is set, but never a file of
-/// the model.
+/// the model. `out` may be in a bucket.
 pub fn write_text(
     source: &Checkpoint,
     out: &Path,
     force: bool,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), SaveError> {
+    if is_remote(out) {
+        return write_object(out, force, write);
+    }
     may_be_written(source, out)?;
     if let Ok(found) = out.symlink_metadata() {
         // A link to a terminal cannot be replaced either.
@@ -38,6 +43,23 @@ pub fn write_text(
     output.write(write).context(out)?;
     output.sync()?;
     output.commit(force)
+}
+
+/// Writes a text to a bucket.
+fn write_object(
+    out: &Path,
+    force: bool,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), SaveError> {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let directory = BucketDirectory::new(out.parent().unwrap_or(out)).context(out)?;
+    let (objects, _) = directory.names("").context(out)?;
+    if !force && objects.iter().any(|object| *object == name) {
+        return Err(SaveError::Exists(out.to_owned()));
+    }
+    let mut text = Vec::new();
+    write(&mut text).context(out)?;
+    Ok(directory.write(&name, &text).context(out)?)
 }
 
 /// Returns whether an existing file is an index, a config or a tokenizer: a JSON file in the

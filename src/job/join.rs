@@ -4,6 +4,8 @@ use super::partition::{expected_pieces, file_path};
 use super::save::SaveEvent;
 use super::{Job, JobError, PendingJob, Progress, each_chunk};
 use crate::checkpoint::Checkpoint;
+use crate::checkpoint::io::remote::forget_bucket;
+use crate::export::partition::bucket_output::{BucketOutput, PlacedPiece};
 use crate::export::partition::fragment::{
     Fragment, FragmentPiece, Identity, Outcome, PartialDirectory,
 };
@@ -42,9 +44,14 @@ pub(crate) fn start(
 /// One piece of the output, and the file of a fragment that contains it.
 struct JoinPiece<'j> {
     file: usize,
+    partition: Partition,
     from: PathBuf,
     described: &'j FragmentPiece,
 }
+
+/// The maximum number of files of an output in a bucket that are written at a time. Each takes the
+/// memory of a part and of a piece.
+const MAX_UPLOADS: usize = 4;
 
 /// Checks that all fragments of an output exist and fit, combines them, verifies the output, and
 /// renames it to OUT. Then removes the fragments.
@@ -66,6 +73,12 @@ fn join(
     };
     let fragments = directory.complete(&identity)?;
     let pieces = join_pieces(checkpoint, request, &output_plan, &directory, &fragments)?;
+    if directory.is_in_bucket() {
+        join_in_bucket(checkpoint, request, &output_plan, (&directory, &pieces), progress, phase)?;
+        // The output is complete. If this fails, the user can remove the remaining fragments.
+        let _ = directory.remove();
+        return Ok(receipt(checkpoint, request, &output_plan, &fragments, progress));
+    }
     let links = links(&output_plan, &pieces);
     let copied = |piece: &&JoinPiece| links.get(piece.file).is_none_or(Option::is_none);
     let bytes: u64 = pieces.iter().map(|piece| piece.described.bytes).sum();
@@ -117,7 +130,7 @@ fn join(
     progress.check()?;
     output.commit(request.force)?;
     // The output is complete. If this fails, the user can remove the remaining fragments.
-    let _ = fs::remove_dir_all(directory.path());
+    let _ = directory.remove();
     Ok(receipt(checkpoint, request, &output_plan, &fragments, progress))
 }
 
@@ -156,14 +169,17 @@ fn join_pieces<'j>(
                 return Err(unfit());
             }
             let from = file_path(&data, request, output_plan, file);
-            let length = fs::metadata(&from).context(&from)?.len();
-            if length != file.size() {
-                let why = format!("it has {length} bytes, expected {}", file.size());
-                return Err(SaveError::FileDiffers { path: from, why });
+            if !directory.is_in_bucket() {
+                let length = fs::metadata(&from).context(&from)?.len();
+                if length != file.size() {
+                    let why = format!("it has {length} bytes, expected {}", file.size());
+                    return Err(SaveError::FileDiffers { path: from, why });
+                }
             }
             let of_file = found.pieces.iter();
             pieces.extend(of_file.map(|described| JoinPiece {
                 file: number,
+                partition: *partition,
                 from: from.clone(),
                 described,
             }));
@@ -216,7 +232,11 @@ fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Resu
         progress.advance(bytes.len() as u64);
         out.as_mut().map_or(Ok(()), |out| out.write_all(bytes))
     });
-    let digest = digest.context(to.unwrap_or(from))?;
+    compare_digest(piece, &digest.context(to.unwrap_or(from))?)
+}
+
+fn compare_digest(piece: &JoinPiece, digest: &str) -> Result<(), SaveError> {
+    let JoinPiece { from, described, .. } = piece;
     if digest == described.digest {
         Ok(())
     } else {
@@ -228,6 +248,52 @@ fn join_piece(piece: &JoinPiece, to: Option<&Path>, progress: &Progress) -> Resu
             ),
         })
     }
+}
+
+/// Writes the output to a bucket, piece by piece, reopens it and verifies everything but the pieces.
+/// A piece that differs from its digest is never written.
+fn join_in_bucket(
+    checkpoint: &Checkpoint,
+    request: &Request,
+    output_plan: &OutputPlan,
+    (directory, pieces): (&PartialDirectory, &[JoinPiece]),
+    progress: &Progress,
+    phase: &dyn Fn(&'static str),
+) -> Result<(), JobError> {
+    let output = &BucketOutput::new(&request.out, output_plan)?;
+    progress.expect(pieces.iter().map(|piece| piece.described.bytes).sum());
+    phase("joining");
+    let read = |piece: &&JoinPiece| -> Result<Vec<u8>, JobError> {
+        progress.check()?;
+        let name = output_plan.files.get(piece.file).map_or("", |file| file.name.as_str());
+        let bytes = directory.piece(piece.partition, name, piece.described)?;
+        let digest = digest_of(&mut bytes.as_slice(), |_| Ok(())).context(&piece.from)?;
+        compare_digest(piece, &digest)?;
+        progress.advance(bytes.len() as u64);
+        Ok(bytes)
+    };
+    let read = &read;
+    let uploads = Some(MAX_UPLOADS.min(output_plan.files.len()).max(1));
+    each_chunk(output_plan.files.iter().map(|_| 1), uploads, progress, || {
+        move |number, _| {
+            let Some(file) = output_plan.files.get(number) else { return Ok(()) };
+            let of_file = pieces.iter().filter(|piece| piece.file == number);
+            let placed = of_file.map(|piece| {
+                let FragmentPiece { start, bytes, .. } = *piece.described;
+                PlacedPiece { start, bytes, piece }
+            });
+            output.write_file(file, placed.collect(), read)
+        }
+    })?;
+    progress.check()?;
+    output.write_others(|_| Ok::<(), JobError>(progress.check()?))?;
+    phase("verifying");
+    forget_bucket(&request.out);
+    let written = Checkpoint::open(&output.entry_point()).map_err(SaveError::from)?;
+    Pairing::new(&written, checkpoint)?;
+    let is_wanted = || !progress.is_cancelled();
+    compare_with_plan(&request.out, &request.task, output_plan, &HashMap::new(), &is_wanted)?;
+    Ok(progress.check()?)
 }
 
 /// Writes the entries that depend only on the plan.

@@ -9,6 +9,7 @@ use super::save::{SaveEvent, output_comparison};
 use super::writers::{Writer, Writers};
 use super::{Job, JobError, PendingJob, Progress, each_chunk, lock, verify};
 use crate::checkpoint::Checkpoint;
+use crate::export::partition::bucket_output::BucketOutput;
 use crate::export::partition::fragment::{
     Fragment, FragmentContent, FragmentFile, FragmentOrigin, FragmentPiece, FragmentRequest,
     FragmentTensor, Identity, Outcome, PartialDirectory, sums_text,
@@ -85,7 +86,11 @@ impl Worker<'_> {
         let output_plan = OutputPlan::new(checkpoint, request)?;
         let share = share(checkpoint, &output_plan, partition);
         let bytes = share.bytes(&output_plan);
-        export::check(checkpoint, request, bytes)?;
+        if directory.is_in_bucket() {
+            BucketOutput::new(&request.out, &output_plan)?.check_room(bytes)?;
+        } else {
+            export::check(checkpoint, request, bytes)?;
+        }
         check_inputs(checkpoint, request)?;
         let identity = Identity {
             source: source_identity(checkpoint),
@@ -131,7 +136,7 @@ impl Worker<'_> {
         let content = FragmentContent { files: files.described(&pieces, digests), tensors };
         let origin = FragmentOrigin::new(partition, identity, command);
         let fragment = Fragment { origin, content };
-        phase("syncing to disk");
+        phase(if directory.is_in_bucket() { "uploading" } else { "syncing to disk" });
         progress.check()?;
         let first = unfinished.commit(&directory, partition, &fragment, &described)?;
         Ok(Made { path, was_there: !first, fragment })

@@ -3,11 +3,12 @@
 
 use crate::server::{Ask, send, send_range};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const KEY: &str = "AKTEST";
@@ -30,6 +31,10 @@ struct State {
     /// What the tags of all objects end with.
     version: Mutex<String>,
     asked: Mutex<Vec<String>>,
+    /// The number of requests to write that are still refused with status 503.
+    busy: AtomicUsize,
+    /// The parts of unfinished objects, by key and number.
+    parts: Mutex<BTreeMap<String, BTreeMap<u16, Vec<u8>>>>,
 }
 
 impl BucketServer {
@@ -42,11 +47,15 @@ impl BucketServer {
             hides_names: AtomicBool::new(false),
             version: Mutex::new("1".to_owned()),
             asked: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            parts: Mutex::default(),
         });
         let shared = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let state = shared.clone();
+                // An answer is written in two pieces.
+                stream.set_nodelay(true).expect("sets");
                 std::thread::spawn(move || {
                     let Ok(mut writer) = stream.try_clone() else { return };
                     let mut reader = BufReader::new(stream);
@@ -62,6 +71,16 @@ impl BucketServer {
 
     pub(crate) fn asked(&self) -> Vec<String> {
         self.state.asked.lock().expect("no panic").clone()
+    }
+
+    /// Refuses the next requests to write.
+    pub(crate) fn refuse_writes(&self, count: usize) {
+        self.state.busy.store(count, SeqCst);
+    }
+
+    /// The number of objects of which there are parts.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.state.parts.lock().expect("no panic").len()
     }
 
     pub(crate) fn hide_names(&self) {
@@ -124,7 +143,7 @@ fn refusal(state: &State, ask: &Ask, path: &str, query: &[(&str, &str)]) -> Opti
     signed.sort();
     let host = ask.host.as_deref().unwrap_or_default();
     let canonical =
-        format!("GET\n{path}\n{}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD", signed.join("&"));
+        format!("{}\n{path}\n{}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD", ask.method, signed.join("&"));
     let date = value("X-Amz-Date")?;
     let digest = hex(&Sha256::digest(canonical.as_bytes()));
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");
@@ -151,6 +170,9 @@ fn answer(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
     let Some(key) = key.strip_prefix("/models/") else {
         return refuse(stream, "404 Not Found", "NoSuchBucket");
     };
+    if ask.method != "GET" {
+        return write(state, ask, key, &query, stream);
+    }
     if query.contains(&("list-type", "2")) {
         return list(state, &query, stream);
     }
@@ -162,6 +184,76 @@ fn answer(state: &State, ask: &Ask, stream: &mut TcpStream) -> u64 {
         return refuse(stream, "412 Precondition Failed", "PreconditionFailed");
     }
     send_range(stream, ask, &bytes, &[("ETag", &tag)])
+}
+
+/// Puts and removes objects, and puts parts together.
+fn write(
+    state: &State,
+    ask: &Ask,
+    key: &str,
+    query: &[(&str, &str)],
+    stream: &mut TcpStream,
+) -> u64 {
+    if state.busy.fetch_update(SeqCst, SeqCst, |count| count.checked_sub(1)).is_ok() {
+        return refuse(stream, "503 Service Unavailable", "SlowDown");
+    }
+    let value = |name: &str| query.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    let mut parts = state.parts.lock().expect("no panic");
+    let path = state.root.join(key);
+    let put = |bytes: &[u8]| {
+        fs::create_dir_all(path.parent().expect("a directory")).expect("creates");
+        fs::write(&path, bytes).expect("writes");
+    };
+    let xml = "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"";
+    let tag = tag(state, key);
+    let body = match (ask.method.as_str(), value("uploadId"), value("partNumber")) {
+        ("PUT", Some("u1"), Some(number)) => {
+            let of_object = parts.get_mut(key).expect("an upload");
+            of_object.insert(number.parse().expect("a number"), ask.body.clone());
+            String::new()
+        }
+        ("PUT", None, None) => {
+            put(&ask.body);
+            String::new()
+        }
+        ("POST", None, None) if value("uploads").is_some() => {
+            parts.insert(key.to_owned(), BTreeMap::new());
+            format!(
+                "<InitiateMultipartUploadResult {xml}><Bucket>models</Bucket><Key>{key}</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>"
+            )
+        }
+        ("POST", Some("u1"), None) => {
+            let uploaded = parts.remove(key).expect("an upload");
+            let named = String::from_utf8_lossy(&ask.body).matches("<PartNumber>").count();
+            assert_eq!(named, uploaded.len());
+            let sizes: Vec<usize> = uploaded.values().map(Vec::len).collect();
+            let (last, others) = sizes.split_last().expect("parts");
+            assert!(others.iter().all(|size| *size == others[0] && *size >= 5 << 20), "{sizes:?}");
+            assert!(last <= &others[0], "{sizes:?}");
+            put(&uploaded.into_values().collect::<Vec<_>>().concat());
+            format!(
+                "<CompleteMultipartUploadResult {xml}><Location>here</Location><Bucket>models</Bucket><Key>{key}</Key><ETag>{}</ETag></CompleteMultipartUploadResult>",
+                tag.replace('"', "&quot;")
+            )
+        }
+        ("DELETE", Some("u1"), None) => {
+            parts.remove(key);
+            return send(stream, "204 No Content", &[], b"");
+        }
+        ("DELETE", None, None) => {
+            fs::remove_file(&path).expect("removes");
+            // A bucket has no empty directories.
+            let parents = path.ancestors().skip(1).take_while(|path| *path != state.root);
+            for parent in parents {
+                if fs::remove_dir(parent).is_err() {
+                    break;
+                }
+            }
+            return send(stream, "204 No Content", &[], b"");
+        }
+        _ => return refuse(stream, "400 Bad Request", "InvalidRequest"),
+    };
+    send(stream, "200 OK", &[("ETag", &tag)], body.as_bytes())
 }
 
 fn tag(state: &State, key: &str) -> String {

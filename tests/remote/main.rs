@@ -20,3 +20,4 @@ mod saving;
 mod screen;
 mod secrets;
 mod server;
+mod shares;

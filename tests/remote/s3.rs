@@ -7,7 +7,7 @@ use crate::support::{data, quantscope};
 use std::path::{Path, PathBuf};
 
 /// A bucket with the model below two directories.
-fn bucket(is_public: bool) -> (BucketServer, tempfile::TempDir) {
+pub(crate) fn bucket(is_public: bool) -> (BucketServer, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     for name in ["single", "sharded"] {
         let to = directory.path().join("a b").join(name);
@@ -20,18 +20,18 @@ fn bucket(is_public: bool) -> (BucketServer, tempfile::TempDir) {
     (BucketServer::start(directory.path(), is_public), directory)
 }
 
-struct Settings<'s> {
+pub(crate) struct Settings<'s> {
     server: &'s BucketServer,
     home: PathBuf,
     variables: Vec<(&'s str, &'s str)>,
 }
 
 impl<'s> Settings<'s> {
-    fn new(server: &'s BucketServer, home: &Path, variables: &[(&'s str, &'s str)]) -> Self {
+    pub(crate) fn new(server: &'s BucketServer, home: &Path, variables: &[(&'s str, &'s str)]) -> Self {
         Settings { server, home: home.to_owned(), variables: variables.to_vec() }
     }
 
-    fn command(&self, args: &[&str]) -> assert_cmd::Command {
+    pub(crate) fn command(&self, args: &[&str]) -> assert_cmd::Command {
         let mut command = quantscope(args);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
             command.env_remove(name);
@@ -42,12 +42,12 @@ impl<'s> Settings<'s> {
         command
     }
 
-    fn run(&self, args: &[&str]) -> String {
+    pub(crate) fn run(&self, args: &[&str]) -> String {
         let run = self.command(args).assert().success();
         String::from_utf8(run.get_output().stdout.clone()).expect("text")
     }
 
-    fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         let run = self.command(args).assert().failure();
         let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
         assert!(!said.contains(SECRET) && !said.contains("X-Amz"), "{said}");
@@ -55,7 +55,7 @@ impl<'s> Settings<'s> {
     }
 }
 
-const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)];
+pub(crate) const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)];
 
 #[test]
 fn documents_are_those_of_the_local_files() {

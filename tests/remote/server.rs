@@ -161,6 +161,8 @@ const CLOSE: u64 = u64::MAX;
 
 /// A request.
 pub(crate) struct Ask {
+    pub method: String,
+    pub body: Vec<u8>,
     pub path: String,
     pub range: Option<(u64, u64)>,
     pub authorization: Option<String>,
@@ -172,19 +174,26 @@ impl Ask {
     pub(crate) fn read(reader: &mut impl BufRead) -> Option<Ask> {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|&n| n > 0)?;
-        let path = line.split(' ').nth(1)?.to_owned();
-        let mut ask = Ask { path, range: None, authorization: None, host: None, if_match: None };
+        let mut words = line.split(' ');
+        let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let (range, authorization, host, if_match) = (None, None, None, None);
+        let body = Vec::new();
+        let mut ask = Ask { method, body, path, range, authorization, host, if_match };
+        let mut length = 0;
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok().filter(|&n| n > 0)?;
             let header = header.trim();
             if header.is_empty() {
+                ask.body.resize(length, 0);
+                reader.read_exact(&mut ask.body).ok()?;
                 return Some(ask);
             }
             let (name, value) = header.split_once(':')?;
             let value = value.trim();
             match name.to_ascii_lowercase().as_str() {
                 "host" => ask.host = Some(value.to_owned()),
+                "content-length" => length = value.parse().ok()?,
                 "if-match" => ask.if_match = Some(value.to_owned()),
                 "authorization" => ask.authorization = Some(value.to_owned()),
                 "range" => {

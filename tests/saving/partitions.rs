@@ -269,25 +269,25 @@ fn shares_of_another_run_are_refused() {
 }
 
 #[test]
-fn shares_at_an_address_are_refused_before_anything_is_written() {
+fn shares_at_an_address_other_than_of_a_bucket_are_refused_before_anything_is_written() {
     let directory = tempdir().expect("a directory");
     let model = data("tiny-llama/single");
     for (out, words) in [
-        ("s3://bucket/out", &["quantize", "--partition", "1/2"][..]),
-        ("s3://bucket/out.json", &["analyze", "--partition", "1/2"][..]),
-        ("s3://bucket/out.json", &["report", "--partition", "1/2"][..]),
+        ("hf://org/out", &["quantize", "--partition", "1/2"][..]),
+        ("https://127.0.0.1:1/out.json", &["analyze", "--partition", "1/2"][..]),
+        ("hf://org/out.json", &["report", "--partition", "1/2"][..]),
     ] {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("quantscope"));
         command.args(words).args([&model, "-o", out]).current_dir(directory.path());
         let ended = command.output().expect("runs");
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{words:?}: {said}");
-        assert!(said.contains("is an address, and shares are written to a file system"), "{said}");
+        assert!(said.contains("outputs are written to this machine or to s3://"), "{said}");
         let left = std::fs::read_dir(directory.path()).expect("reads").count();
         assert_eq!(left, 0, "{words:?}");
     }
-    let (_, why) = failure(&["join", "s3://bucket/out"]);
-    assert!(why.contains("is an address"), "{why}");
+    let (_, why) = failure(&["join", "hf://org/out"]);
+    assert!(why.contains("outputs are written to this machine or to s3://"), "{why}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::checkpoint::io::remote::{self, Entry, RemoteFile};
 use crate::checkpoint::io::remote_path::is_remote;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,8 +88,13 @@ pub(crate) fn size(path: &Path) -> io::Result<u64> {
     }
 }
 
+/// A reader of a file.
+pub(crate) trait FileReader: Read + Seek {}
+
+impl<R: Read + Seek> FileReader for R {}
+
 /// Opens a file for reading from its start.
-pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+pub(crate) fn open(path: &Path) -> io::Result<Box<dyn FileReader>> {
     match find(path)? {
         PathTarget::Local(path, _) => Ok(Box::new(File::open(path)?)),
         PathTarget::Remote(file) => Ok(Box::new(RemoteReader { file, at: 0 })),
@@ -97,7 +102,7 @@ pub(crate) fn open(path: &Path) -> io::Result<Box<dyn Read>> {
     }
 }
 
-/// Reads a remote file sequentially.
+/// Reads a remote file.
 struct RemoteReader {
     file: Arc<RemoteFile>,
     at: u64,
@@ -111,6 +116,18 @@ impl Read for RemoteReader {
         self.file.read_exact(part, self.at)?;
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+impl Seek for RemoteReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.file.size().checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 

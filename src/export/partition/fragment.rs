@@ -3,6 +3,7 @@
 //!
 //! A fragment gets its name only when it is complete, verified and written to the disk.
 
+use crate::checkpoint::io::remote::BucketDirectory;
 use crate::checkpoint::io::remote_path::is_remote;
 use crate::export::disk::{sync_directory, sync_tree};
 use crate::export::error::SaveError;
@@ -16,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Name of the description of a fragment's origin, in its directory.
@@ -193,36 +196,41 @@ pub(crate) fn sums_text(sums: &ErrorSums) -> Option<String> {
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The directory of an output's fragments: OUT with `.partial` appended.
+/// The directory of an output's fragments: OUT with `.partial` appended. In a bucket, the origin of
+/// a fragment is the object `I-of-N.json`, which is written last; its other descriptions and its
+/// pieces are objects below `I-of-N/`.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialDirectory {
     path: PathBuf,
+    /// The same directory, if it is in a bucket.
+    bucket: Option<Arc<BucketDirectory>>,
 }
 
 impl PartialDirectory {
     /// The directory for the output `out`. It need not exist.
     ///
     /// # Errors
-    /// If `out` does not name a file or directory of a file system.
+    /// If `out` does not name a file or directory of a file system or of a bucket.
     pub(crate) fn of(out: &Path) -> Result<PartialDirectory, SaveError> {
-        if is_remote(out) {
-            let why = "is an address, and shares are written to a file system that all workers see: choose a path there, and copy the joined output";
-            return Err(SaveError::Unfit { path: out.to_owned(), why: why.to_owned() });
-        }
-        let Some(name) = out.file_name() else {
+        let is_remote = is_remote(out);
+        // The name after `s3://` is that of the bucket.
+        let is_named = !is_remote || out.components().count() > 2;
+        let Some(name) = out.file_name().filter(|_| is_named) else {
             let why = "does not name a file or directory to be written".to_owned();
             return Err(SaveError::Unfit { path: out.to_owned(), why });
         };
         let mut name: OsString = name.to_owned();
         name.push(PARTIAL);
-        Ok(PartialDirectory { path: out.with_file_name(name) })
+        let path = out.with_file_name(name);
+        let bucket = is_remote.then(|| BucketDirectory::new(&path)).transpose().context(out)?;
+        Ok(PartialDirectory { path, bucket: bucket.map(Arc::new) })
     }
 
     /// The directory of fragments at a path; `None` if its name is not that of one.
     pub(crate) fn at(path: &Path) -> Option<PartialDirectory> {
         let name = path.file_name()?.to_str()?;
         let is_one = name.len() > PARTIAL.len() && name.ends_with(PARTIAL) && path.is_dir();
-        is_one.then(|| PartialDirectory { path: path.to_owned() })
+        is_one.then(|| PartialDirectory { path: path.to_owned(), bucket: None })
     }
 
     /// The output that the fragments are parts of.
@@ -235,9 +243,14 @@ impl PartialDirectory {
         &self.path
     }
 
+    /// Whether the fragments are in a bucket.
+    pub(crate) fn is_in_bucket(&self) -> bool {
+        self.bucket.is_some()
+    }
+
     /// Path of a worker's finished fragment.
     pub(crate) fn path_of(&self, partition: Partition) -> PathBuf {
-        self.path.join(format!("{}-of-{}", partition.index(), partition.count()))
+        self.path.join(fragment_name(partition))
     }
 
     /// Path of the parts of the output files, or of the results of an analysis, in a fragment's
@@ -250,6 +263,10 @@ impl PartialDirectory {
     /// of the same partition. Several workers may make the same fragment at the same time, each
     /// in its own directory.
     pub(crate) fn begin(&self, partition: Partition) -> Result<Unfinished, SaveError> {
+        if self.bucket.is_some() {
+            let made = tempfile::Builder::new().prefix("quantscope-").tempdir();
+            return Unfinished::in_directory(made.context(std::env::temp_dir())?);
+        }
         fs::create_dir_all(&self.path).context(&self.path)?;
         let prefix = format!("{UNFINISHED}{}-of-{}.", partition.index(), partition.count());
         for entry in fs::read_dir(&self.path).context(&self.path)?.flatten() {
@@ -261,18 +278,24 @@ impl PartialDirectory {
             }
         }
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.path);
-        let directory = made.context(&self.path)?;
-        let lock_path = directory.path().join("lock");
-        let lock = fs::File::create(&lock_path).context(&lock_path)?;
-        // Without locks, `join` removes directories that were left.
-        let _ = lock.try_lock();
-        let data = directory.path().join(DATA);
-        fs::create_dir(&data).context(&data)?;
-        Ok(Unfinished { directory, _lock: lock })
+        Unfinished::in_directory(made.context(&self.path)?)
     }
 
     /// The partitions that are finished, in order.
     pub(crate) fn finished(&self) -> Result<Vec<Partition>, SaveError> {
+        let mut found = match &self.bucket {
+            Some(bucket) => {
+                let (objects, _) = bucket.names("").context(&self.path)?;
+                let names = objects.iter().filter_map(|name| name.strip_suffix(".json"));
+                names.filter_map(parse_name).collect()
+            }
+            None => self.finished_here()?,
+        };
+        found.sort_by_key(|partition| (partition.count(), partition.index()));
+        Ok(found)
+    }
+
+    fn finished_here(&self) -> Result<Vec<Partition>, SaveError> {
         let entries = match fs::read_dir(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.context(&self.path)?,
@@ -281,14 +304,13 @@ impl PartialDirectory {
         for entry in entries {
             found.extend(partition_of(&entry.context(&self.path)?.path()));
         }
-        found.sort_by_key(|partition| (partition.count(), partition.index()));
         Ok(found)
     }
 
     /// Reads the descriptions of a finished fragment.
     pub(crate) fn describe(&self, partition: Partition) -> Result<Fragment, SaveError> {
         let origin = self.origin(partition)?;
-        Ok(Fragment { origin, content: read(&self.path_of(partition), CONTENT)? })
+        Ok(Fragment { origin, content: self.read(partition, CONTENT)? })
     }
 
     /// Reads the origin of the first finished fragment and the request that it was made for;
@@ -296,7 +318,7 @@ impl PartialDirectory {
     pub(crate) fn first(&self) -> Result<Option<(FragmentOrigin, FragmentRequest)>, SaveError> {
         let first = self.finished()?.into_iter().next();
         let read_first =
-            |partition| Ok((self.origin(partition)?, read(&self.path_of(partition), REQUEST)?));
+            |partition| Ok((self.origin(partition)?, self.read(partition, REQUEST)?));
         first.map(read_first).transpose()
     }
 
@@ -308,12 +330,77 @@ impl PartialDirectory {
 
     fn origin(&self, partition: Partition) -> Result<FragmentOrigin, SaveError> {
         let path = self.path_of(partition);
-        let origin: FragmentOrigin = read(&path, ORIGIN)?;
+        let origin: FragmentOrigin = self.read(partition, ORIGIN)?;
         if origin.partition == partition.to_string() {
             return Ok(origin);
         }
         let why = format!("it describes {}", origin.partition.escape_debug());
         Err(damaged(&path, ORIGIN, &why))
+    }
+
+    /// Reads a description of a fragment.
+    fn read<T: DeserializeOwned>(
+        &self,
+        partition: Partition,
+        name: &str,
+    ) -> Result<T, SaveError> {
+        let fragment = self.path_of(partition);
+        let file = fragment.join(name);
+        let text = match &self.bucket {
+            Some(bucket) => bucket.read(&object(partition, name), SIZE_LIMIT).context(&file)?,
+            None => {
+                let length = fs::metadata(&file).context(&file)?.len();
+                if length > SIZE_LIMIT {
+                    return Err(damaged(&fragment, name, &format!("it has {length} bytes")));
+                }
+                fs::read(&file).context(&file)?
+            }
+        };
+        serde_json::from_slice(&text).map_err(|e| damaged(&fragment, name, &e.to_string()))
+    }
+
+    /// Reads a piece of a fragment in a bucket.
+    pub(crate) fn piece(
+        &self,
+        partition: Partition,
+        file: &str,
+        piece: &FragmentPiece,
+    ) -> Result<Vec<u8>, SaveError> {
+        let name = piece_object(partition, file, piece.start);
+        let path = self.path.join(&name);
+        let unfit = |why| SaveError::Unfit { path: path.clone(), why };
+        let bucket = self.bucket.as_ref().ok_or_else(|| unfit("is not in a bucket".to_owned()))?;
+        Ok(bucket.read(&name, piece.bytes).context(&path)?)
+    }
+
+    /// Returns a local directory of a fragment's files, of which there are no pieces. Those in a
+    /// bucket are copied to a new directory in `scratch`.
+    pub(crate) fn local_data(
+        &self,
+        partition: Partition,
+        scratch: &Path,
+    ) -> Result<PathBuf, SaveError> {
+        let Some(bucket) = &self.bucket else {
+            return Ok(PartialDirectory::data(&self.path_of(partition)));
+        };
+        let to = scratch.join(fragment_name(partition));
+        fs::create_dir_all(&to).context(&to)?;
+        let below = format!("{}/", object(partition, DATA));
+        for name in bucket.names(&below).context(&self.path)?.0 {
+            let from = format!("{below}{name}");
+            let bytes = bucket.read(&from, SIZE_LIMIT).context(self.path.join(&from))?;
+            let path = to.join(name);
+            fs::write(&path, bytes).context(&path)?;
+        }
+        Ok(to)
+    }
+
+    /// Removes all fragments.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match &self.bucket {
+            Some(bucket) => bucket.remove_all(),
+            None => fs::remove_dir_all(&self.path),
+        }
     }
 
     /// Returns the workers that are making fragments now, according to the locks.
@@ -389,7 +476,7 @@ impl PartialDirectory {
         let Some(next) = missing.first() else {
             let finished = found.into_iter();
             let complete = finished.map(|(partition, origin)| {
-                let content = read(&self.path_of(partition), CONTENT)?;
+                let content = self.read(partition, CONTENT)?;
                 Ok((partition, Fragment { origin, content }))
             });
             return complete.collect();
@@ -471,6 +558,16 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
+    fn in_directory(directory: tempfile::TempDir) -> Result<Unfinished, SaveError> {
+        let lock_path = directory.path().join("lock");
+        let lock = fs::File::create(&lock_path).context(&lock_path)?;
+        // Without locks, `join` removes directories that were left.
+        let _ = lock.try_lock();
+        let data = directory.path().join(DATA);
+        fs::create_dir(&data).context(&data)?;
+        Ok(Unfinished { directory, _lock: lock })
+    }
+
     /// The directory of the output's files.
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join(DATA)
@@ -486,10 +583,21 @@ impl Unfinished {
         request: &FragmentRequest,
     ) -> Result<bool, SaveError> {
         let descriptions = [
-            (ORIGIN, serde_json::to_vec_pretty(&fragment.origin)),
             (CONTENT, serde_json::to_vec_pretty(&fragment.content)),
             (REQUEST, serde_json::to_vec_pretty(request)),
+            // The last one completes a fragment in a bucket.
+            (ORIGIN, serde_json::to_vec_pretty(&fragment.origin)),
         ];
+        if let Some(bucket) = &directory.bucket {
+            let path = directory.path_of(partition);
+            let ranges = self.ranges(directory, partition, &fragment.content)?;
+            bucket.write_ranges(&ranges).context(&path)?;
+            for (name, text) in descriptions {
+                let text = text.map_err(io::Error::other).context(&path)?;
+                bucket.write(&object(partition, name), &text).context(&path)?;
+            }
+            return Ok(true);
+        }
         for (name, text) in descriptions {
             let path = self.directory.path().join(name);
             fs::write(&path, text.map_err(io::Error::other).context(&path)?).context(&path)?;
@@ -509,17 +617,37 @@ impl Unfinished {
             Err(source) => Err(SaveError::Io { path: to, source }),
         }
     }
-}
 
-/// Reads a description of the fragment in a directory.
-fn read<T: DeserializeOwned>(fragment: &Path, name: &str) -> Result<T, SaveError> {
-    let file = fragment.join(name);
-    let length = fs::metadata(&file).context(&file)?.len();
-    if length > SIZE_LIMIT {
-        return Err(damaged(fragment, name, &format!("it has {length} bytes")));
+    /// The objects of a fragment in a bucket: its pieces, or the files of an analysis. Each is a
+    /// range of a file.
+    fn ranges(
+        &self,
+        directory: &PartialDirectory,
+        partition: Partition,
+        content: &FragmentContent,
+    ) -> Result<Vec<(String, PathBuf, Range<u64>)>, SaveError> {
+        let data = self.data();
+        let out = directory.out();
+        let single = out.file_name().unwrap_or_default();
+        let mut ranges = Vec::new();
+        for file in &content.files {
+            let path =
+                if file.name.is_empty() { data.join(single) } else { data.join(&file.name) };
+            ranges.extend(file.pieces.iter().map(|piece| {
+                let name = piece_object(partition, &file.name, piece.start);
+                (name, path.clone(), piece.start..piece.start + piece.bytes)
+            }));
+        }
+        if content.files.is_empty() {
+            for entry in fs::read_dir(&data).context(&data)? {
+                let entry = entry.context(&data)?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let length = entry.metadata().context(entry.path())?.len();
+                ranges.push((format!("{}/{name}", object(partition, DATA)), entry.path(), 0..length));
+            }
+        }
+        Ok(ranges)
     }
-    let text = fs::read(&file).context(&file)?;
-    serde_json::from_slice(&text).map_err(|e| damaged(fragment, name, &e.to_string()))
 }
 
 fn damaged(fragment: &Path, name: &str, why: &str) -> SaveError {
@@ -527,6 +655,21 @@ fn damaged(fragment: &Path, name: &str, why: &str) -> SaveError {
         path: fragment.join(name),
         why: format!("is not the description of a fragment: {why}; remove {}", fragment.display()),
     }
+}
+
+fn fragment_name(partition: Partition) -> String {
+    format!("{}-of-{}", partition.index(), partition.count())
+}
+
+/// The name of a fragment's object in a bucket.
+fn object(partition: Partition, name: &str) -> String {
+    let fragment = fragment_name(partition);
+    if name == ORIGIN { format!("{fragment}.json") } else { format!("{fragment}/{name}") }
+}
+
+/// The name of the object with a piece of a file.
+fn piece_object(partition: Partition, file: &str, start: u64) -> String {
+    format!("{}/{file}.{start}", object(partition, DATA))
 }
 
 /// Returns the partition in the name of a finished fragment.

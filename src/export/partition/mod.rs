@@ -4,6 +4,7 @@
 //! Shares are derived from the headers only, so workers need not communicate. `job` runs the
 //! workers and the join.
 
+pub(crate) mod bucket_output;
 mod disk_bytes;
 pub(crate) mod fragment;
 pub(crate) mod identity;

@@ -1,7 +1,8 @@
 //! Compares the files of an output with its plan: headers, the bytes between tensors, texts and
 //! sidecar files. The expected content of all of these follows from the source and the request.
 
-use crate::checkpoint::io::files;
+use crate::checkpoint::io::files::{self, FileReader};
+use crate::checkpoint::io::remote_path::is_remote;
 use crate::export::error::SaveError;
 use crate::export::formats::registry;
 use crate::export::journal::CopyDigest;
@@ -12,8 +13,7 @@ use crate::export::verify::pairing::Pairing;
 use crate::export::verify::recovered_request;
 use crate::path_error::IoContext;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,7 @@ pub(crate) fn compare_with_plan(
     }
     let mut copied: Vec<&SidecarFile> = output_plan.sidecar_files.iter().collect();
     // Left-out files that exist were copied on request.
-    copied.extend(output_plan.left_out.files.iter().filter(|file| path_of(&file.name).exists()));
+    copied.extend(output_plan.left_out.files.iter().filter(|file| files::is_file(&path_of(&file.name))));
     for SidecarFile { name, source, .. } in &copied {
         let path = path_of(name);
         let comparison = FileComparison { path: &path, is_wanted };
@@ -79,6 +79,17 @@ pub(crate) fn compare_with_plan(
 fn check_no_others(root: &Path, expected: &HashSet<PathBuf>) -> Result<(), SaveError> {
     let (mut others, mut pending) = (Vec::new(), vec![root.to_owned()]);
     while let Some(directory) = pending.pop() {
+        if is_remote(&directory) {
+            for (name, kind) in files::names(&directory).context(&directory)? {
+                let path = directory.join(name);
+                if kind == Some(true) {
+                    pending.push(path);
+                } else if !expected.contains(&path) {
+                    others.push(path);
+                }
+            }
+            continue;
+        }
         for entry in std::fs::read_dir(&directory).context(&directory)? {
             let entry = entry.context(&directory)?;
             let path = entry.path();
@@ -111,8 +122,8 @@ impl FileComparison<'_> {
         SaveError::FileDiffers { path: self.path.to_owned(), why }
     }
 
-    fn open(&self) -> Result<File, SaveError> {
-        match File::open(self.path) {
+    fn open(&self) -> Result<Box<dyn FileReader>, SaveError> {
+        match files::open(self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 Err(self.differs("it is missing".to_owned()))
             }
@@ -140,7 +151,7 @@ impl FileComparison<'_> {
     /// Compares the length, the header, literals and the bytes between tensors.
     fn compare_file(&self, file: &OutFile) -> Result<(), SaveError> {
         let mut found = self.open()?;
-        let length = found.metadata().context(self.path)?.len();
+        let length = files::size(self.path).context(self.path)?;
         if length != file.size() {
             return Err(self.differs(format!("it has {length} bytes, expected {}", file.size())));
         }
@@ -148,23 +159,23 @@ impl FileComparison<'_> {
         self.compare(&mut (&mut found).take(head), &mut file.head.as_slice(), "the plan")?;
         let mut end = head;
         for (start, entry) in file.offsets.iter().copied().zip(&file.entries) {
-            self.compare_gap(&mut found, end..start)?;
+            self.compare_gap(&mut *found, end..start)?;
             match &entry.made_from {
                 MadeFrom::Literal(bytes) => {
                     found.seek(SeekFrom::Start(start)).context(self.path)?;
                     let mut written = (&mut found).take(entry.bytes);
                     self.compare(&mut written, &mut bytes.as_slice(), "the plan")?;
                 }
-                MadeFrom::Zeros => self.compare_gap(&mut found, start..start + entry.bytes)?,
+                MadeFrom::Zeros => self.compare_gap(&mut *found, start..start + entry.bytes)?,
                 _ => {}
             }
             end = start + entry.bytes;
         }
-        self.compare_gap(&mut found, end..length)
+        self.compare_gap(&mut *found, end..length)
     }
 
     /// Checks that a range of bytes, such as those between two tensors, holds zeros.
-    fn compare_gap(&self, file: &mut File, gap: Range<u64>) -> Result<(), SaveError> {
+    fn compare_gap(&self, file: &mut dyn FileReader, gap: Range<u64>) -> Result<(), SaveError> {
         if gap.is_empty() {
             return Ok(());
         }

@@ -190,6 +190,32 @@ pub(super) fn send_until<T>(
     }
 }
 
+/// Sends a request with a body until it succeeds, as long as failures are temporary. Redirects are
+/// not followed. The request is the method, the URL and the body.
+pub(super) fn send_body_until<T>(
+    (method, url, body): (&str, &str, &[u8]),
+    mut check: impl FnMut(FinalResponse) -> Result<T, RemoteError>,
+) -> Result<T, RemoteError> {
+    let mut retries = RetryCounter::default();
+    loop {
+        match send_body(method, url, body).and_then(&mut check) {
+            Err(error) => retries.wait(error)?,
+            done => return done,
+        }
+    }
+}
+
+fn send_body(method: &str, url: &str, body: &[u8]) -> Result<FinalResponse, RemoteError> {
+    let request = ureq::http::Request::builder().method(method).uri(url).body(body);
+    let request =
+        request.map_err(|_| RemoteError::Address("it is not a valid URL".to_owned()))?;
+    let response = AGENT.run(request).map_err(|error| unreachable(url, &error.to_string()))?;
+    let status = response.status().as_u16();
+    let (parts, body) = response.into_parts();
+    let url = url.to_owned();
+    Ok(FinalResponse { url, is_elsewhere: false, status, headers: parts.headers, body })
+}
+
 /// Counts failed attempts and waits between them.
 #[derive(Default)]
 pub(super) struct RetryCounter {

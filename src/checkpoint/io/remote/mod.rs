@@ -1,5 +1,5 @@
 //! Reads checkpoints over HTTP: repositories of the Hugging Face Hub, buckets of S3, and single
-//! files.
+//! files. Writes the shares and outputs of several machines to buckets.
 //!
 //! A remote file has a path that begins with `hf://`, `s3://`, `https://` or `http://`.
 //! `crate::checkpoint::io::files` forwards such paths here; code above it does not distinguish
@@ -7,6 +7,7 @@
 
 mod address;
 mod blocks;
+mod bucket_directory;
 mod client;
 mod error;
 mod file;
@@ -17,5 +18,6 @@ mod s3;
 mod s3_settings;
 mod site;
 
+pub(crate) use bucket_directory::BucketDirectory;
 pub(crate) use file::RemoteFile;
-pub(crate) use site::{Entry, entry, names};
+pub(crate) use site::{Entry, entry, forget_bucket, names};

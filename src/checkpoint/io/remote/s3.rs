@@ -4,7 +4,9 @@ use crate::checkpoint::io::remote::client::{self, FinalResponse, Request};
 use crate::checkpoint::io::remote::error::RemoteError;
 use crate::checkpoint::io::remote::location::host;
 use crate::checkpoint::io::remote::s3_settings::S3Settings;
-use rusty_s3::actions::ListObjectsV2;
+use rusty_s3::actions::{
+    CompleteMultipartUpload, CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2,
+};
 use rusty_s3::{Credentials, S3Action, UrlStyle};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -83,6 +85,79 @@ impl Bucket {
     pub(super) fn object_url(&self, key: &str) -> Result<String, RemoteError> {
         let bucket = self.at(&self.region())?;
         Ok(bucket.get_object(self.credentials.as_ref(), key).sign(SIGNED_FOR).to_string())
+    }
+
+    /// Returns a signed URL for writing an object.
+    pub(super) fn put_url(&self, key: &str) -> Result<String, RemoteError> {
+        let bucket = self.at(&self.region())?;
+        Ok(bucket.put_object(self.credentials.as_ref(), key).sign(SIGNED_FOR).to_string())
+    }
+
+    /// Returns a signed URL for removing an object.
+    pub(super) fn delete_url(&self, key: &str) -> Result<String, RemoteError> {
+        let bucket = self.at(&self.region())?;
+        Ok(bucket.delete_object(self.credentials.as_ref(), key).sign(SIGNED_FOR).to_string())
+    }
+
+    /// Returns a signed URL for beginning an upload of several parts.
+    pub(super) fn create_upload_url(&self, key: &str) -> Result<String, RemoteError> {
+        let bucket = self.at(&self.region())?;
+        let action = bucket.create_multipart_upload(self.credentials.as_ref(), key);
+        Ok(action.sign(SIGNED_FOR).to_string())
+    }
+
+    /// Returns the identifier of a new upload.
+    pub(super) fn parse_upload(&self, response: &mut FinalResponse) -> Result<String, RemoteError> {
+        let mut body = Vec::new();
+        response.read(MAX_ERROR_BYTES, &mut body)?;
+        let parsed = CreateMultipartUpload::parse_response(&String::from_utf8_lossy(&body));
+        let parsed = parsed.map_err(|error| RemoteError::Contradiction {
+            host: response.host(),
+            why: format!("its answer to an upload cannot be read: {error}"),
+        })?;
+        Ok(parsed.upload_id().to_owned())
+    }
+
+    /// Returns a signed URL for a part of an upload. Numbers begin at 1.
+    pub(super) fn part_url(&self, key: &str, number: u16, id: &str) -> Result<String, RemoteError> {
+        let bucket = self.at(&self.region())?;
+        let action = bucket.upload_part(self.credentials.as_ref(), key, number, id);
+        Ok(action.sign(SIGNED_FOR).to_string())
+    }
+
+    /// Returns a signed URL and the body of the request that makes an object of uploaded parts.
+    pub(super) fn complete_upload(
+        &self,
+        key: &str,
+        id: &str,
+        tags: &[String],
+    ) -> Result<(String, String), RemoteError> {
+        let bucket = self.at(&self.region())?;
+        let tags = tags.iter().map(String::as_str);
+        let credentials = self.credentials.as_ref();
+        let action = CompleteMultipartUpload::new(&bucket, credentials, key, id, tags);
+        Ok((action.sign(SIGNED_FOR).to_string(), action.body()))
+    }
+
+    /// Checks the body of a response about the end of an upload, which can be an error although the
+    /// status is 200.
+    pub(super) fn check_completed(response: &mut FinalResponse) -> Result<(), RemoteError> {
+        let mut body = Vec::new();
+        response.read(MAX_ERROR_BYTES, &mut body)?;
+        let parsed = CompleteMultipartUploadResponse::parse(&String::from_utf8_lossy(&body));
+        // S3 asks to try again.
+        parsed.map(drop).map_err(|_| RemoteError::Status {
+            host: response.host(),
+            status: 500,
+            message: "the parts of an object could not be put together".to_owned(),
+        })
+    }
+
+    /// Returns a signed URL for ending an upload without a result.
+    pub(super) fn abort_upload_url(&self, key: &str, id: &str) -> Result<String, RemoteError> {
+        let bucket = self.at(&self.region())?;
+        let action = bucket.abort_multipart_upload(self.credentials.as_ref(), key, id);
+        Ok(action.sign(SIGNED_FOR).to_string())
     }
 
     /// Returns a text that identifies the object, without a signature.
@@ -205,7 +280,7 @@ impl Bucket {
                 "bucket '{name}' is not public; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ),
             "AccessDenied" => {
-                format!("access to bucket '{name}' is denied; these credentials may not read it")
+                format!("access to bucket '{name}' is denied; these credentials do not allow it")
             }
             _ => return response.error(),
         };

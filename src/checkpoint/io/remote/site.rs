@@ -144,6 +144,14 @@ impl Site {
     }
 }
 
+/// Forgets what the bucket of a path contains, because this program has written to it. Open files
+/// stay as they are.
+pub(crate) fn forget_bucket(path: &Path) {
+    if let Ok(Address::S3 { bucket, .. }) = address(path) {
+        SITES.lock().unwrap_or_else(PoisonError::into_inner).buckets.remove(&bucket);
+    }
+}
+
 fn bucket_site(name: &str) -> Result<Arc<BucketSite>, RemoteError> {
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(site) = sites.buckets.get(name) {
