@@ -120,9 +120,8 @@ impl ReportArgs {
         let temporary = tempfile::tempdir().context(std::env::temp_dir())?;
         let cache = self.cache.cache().unwrap_or_else(|| Cache::at(temporary.path().to_owned()));
         let partitions = fragments.iter().map(|(partition, _)| *partition);
-        let shares: Result<Vec<PathBuf>, SaveError> = partitions
-            .map(|partition| directory.local_data(partition, temporary.path()))
-            .collect();
+        let shares: Result<Vec<PathBuf>, SaveError> =
+            partitions.map(|partition| directory.local_data(partition, temporary.path())).collect();
         cache.merge(&checkpoint, spec, &shares?);
         self.write(&checkpoint, prepared, Some(cache), thresholds)?;
         // The report is in place: what is left of the shares if this fails, the user can remove.

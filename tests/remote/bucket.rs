@@ -142,8 +142,11 @@ fn refusal(state: &State, ask: &Ask, path: &str, query: &[(&str, &str)]) -> Opti
         .collect();
     signed.sort();
     let host = ask.host.as_deref().unwrap_or_default();
-    let canonical =
-        format!("{}\n{path}\n{}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD", ask.method, signed.join("&"));
+    let canonical = format!(
+        "{}\n{path}\n{}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD",
+        ask.method,
+        signed.join("&")
+    );
     let date = value("X-Amz-Date")?;
     let digest = hex(&Sha256::digest(canonical.as_bytes()));
     let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{digest}");

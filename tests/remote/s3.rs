@@ -27,7 +27,11 @@ pub(crate) struct Settings<'s> {
 }
 
 impl<'s> Settings<'s> {
-    pub(crate) fn new(server: &'s BucketServer, home: &Path, variables: &[(&'s str, &'s str)]) -> Self {
+    pub(crate) fn new(
+        server: &'s BucketServer,
+        home: &Path,
+        variables: &[(&'s str, &'s str)],
+    ) -> Self {
         Settings { server, home: home.to_owned(), variables: variables.to_vec() }
     }
 
@@ -55,7 +59,8 @@ impl<'s> Settings<'s> {
     }
 }
 
-pub(crate) const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)];
+pub(crate) const KEYS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)];
 
 #[test]
 fn documents_are_those_of_the_local_files() {

@@ -55,7 +55,8 @@ fn shares_in_a_bucket_are_refused_as_in_a_directory() {
     assert!(settings.fails(&["join", out]).contains("s3://models/out.partial: does not exist"));
     of("1/2");
     let missing = settings.fails(&["join", out]);
-    let command = format!("quantize {model} -o s3://models/out --scheme per-channel --partition 2/2");
+    let command =
+        format!("quantize {model} -o s3://models/out --scheme per-channel --partition 2/2");
     assert!(missing.contains("partition 2 of 2 is missing"), "{missing}");
     assert!(missing.contains(&command), "{missing}");
     let other = settings.fails(&words("2/2"));

@@ -59,7 +59,9 @@ impl BucketOutput<'_> {
         let planned: BTreeSet<String> = names.map(first).collect();
         if let Some(other) = found.difference(&planned).next() {
             let other = other.escape_debug();
-            return Err(unfit(format!("holds '{other}', which is not a part of the output; choose another path, or remove it")));
+            return Err(unfit(format!(
+                "holds '{other}', which is not a part of the output; choose another path, or remove it"
+            )));
         }
         if found == planned {
             return Err(unfit(exists.to_owned()));
@@ -88,7 +90,8 @@ impl BucketOutput<'_> {
             Plan(&'c [u8]),
             Piece(P),
         }
-        let path = if file.name.is_empty() { self.out.to_owned() } else { self.out.join(&file.name) };
+        let path =
+            if file.name.is_empty() { self.out.to_owned() } else { self.out.join(&file.name) };
         let failed = |source| E::from(SaveError::Io { path: path.clone(), source });
         let mut contents = vec![(0, file.head.len() as u64, Content::Plan(&file.head))];
         for (entry, &offset) in file.entries.iter().zip(&file.offsets) {
@@ -156,8 +159,7 @@ impl BucketOutput<'_> {
                 }
                 Other::Copy(file) => file,
             };
-            let unreadable =
-                |source| E::from(SaveError::Io { path: file.source.clone(), source });
+            let unreadable = |source| E::from(SaveError::Io { path: file.source.clone(), source });
             let mut from = files::open(&file.source).map_err(unreadable)?;
             let mut upload = self.directory.upload(&name, file.bytes);
             let mut buffer = vec![0; READ_BYTES];

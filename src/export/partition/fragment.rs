@@ -317,8 +317,7 @@ impl PartialDirectory {
     /// `None` if there is none.
     pub(crate) fn first(&self) -> Result<Option<(FragmentOrigin, FragmentRequest)>, SaveError> {
         let first = self.finished()?.into_iter().next();
-        let read_first =
-            |partition| Ok((self.origin(partition)?, self.read(partition, REQUEST)?));
+        let read_first = |partition| Ok((self.origin(partition)?, self.read(partition, REQUEST)?));
         first.map(read_first).transpose()
     }
 
@@ -339,11 +338,7 @@ impl PartialDirectory {
     }
 
     /// Reads a description of a fragment.
-    fn read<T: DeserializeOwned>(
-        &self,
-        partition: Partition,
-        name: &str,
-    ) -> Result<T, SaveError> {
+    fn read<T: DeserializeOwned>(&self, partition: Partition, name: &str) -> Result<T, SaveError> {
         let fragment = self.path_of(partition);
         let file = fragment.join(name);
         let text = match &self.bucket {
@@ -631,8 +626,7 @@ impl Unfinished {
         let single = out.file_name().unwrap_or_default();
         let mut ranges = Vec::new();
         for file in &content.files {
-            let path =
-                if file.name.is_empty() { data.join(single) } else { data.join(&file.name) };
+            let path = if file.name.is_empty() { data.join(single) } else { data.join(&file.name) };
             ranges.extend(file.pieces.iter().map(|piece| {
                 let name = piece_object(partition, &file.name, piece.start);
                 (name, path.clone(), piece.start..piece.start + piece.bytes)
@@ -643,7 +637,11 @@ impl Unfinished {
                 let entry = entry.context(&data)?;
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let length = entry.metadata().context(entry.path())?.len();
-                ranges.push((format!("{}/{name}", object(partition, DATA)), entry.path(), 0..length));
+                ranges.push((
+                    format!("{}/{name}", object(partition, DATA)),
+                    entry.path(),
+                    0..length,
+                ));
             }
         }
         Ok(ranges)

@@ -54,7 +54,9 @@ pub(crate) fn compare_with_plan(
     }
     let mut copied: Vec<&SidecarFile> = output_plan.sidecar_files.iter().collect();
     // Left-out files that exist were copied on request.
-    copied.extend(output_plan.left_out.files.iter().filter(|file| files::is_file(&path_of(&file.name))));
+    copied.extend(
+        output_plan.left_out.files.iter().filter(|file| files::is_file(&path_of(&file.name))),
+    );
     for SidecarFile { name, source, .. } in &copied {
         let path = path_of(name);
         let comparison = FileComparison { path: &path, is_wanted };

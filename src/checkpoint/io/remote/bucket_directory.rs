@@ -86,7 +86,14 @@ impl BucketDirectory {
     /// Begins to write an object of a given size. It appears when the upload is finished.
     pub(crate) fn upload(&self, name: &str, bytes: u64) -> Upload<'_> {
         let part = PART_BYTES.max(bytes.div_ceil(MAX_PARTS));
-        Upload { directory: self, key: self.key(name), part, id: None, tags: Vec::new(), pending: Vec::new() }
+        Upload {
+            directory: self,
+            key: self.key(name),
+            part,
+            id: None,
+            tags: Vec::new(),
+            pending: Vec::new(),
+        }
     }
 
     /// Writes ranges of files as objects, several at a time.

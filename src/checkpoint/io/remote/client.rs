@@ -207,8 +207,7 @@ pub(super) fn send_body_until<T>(
 
 fn send_body(method: &str, url: &str, body: &[u8]) -> Result<FinalResponse, RemoteError> {
     let request = ureq::http::Request::builder().method(method).uri(url).body(body);
-    let request =
-        request.map_err(|_| RemoteError::Address("it is not a valid URL".to_owned()))?;
+    let request = request.map_err(|_| RemoteError::Address("it is not a valid URL".to_owned()))?;
     let response = AGENT.run(request).map_err(|error| unreachable(url, &error.to_string()))?;
     let status = response.status().as_u16();
     let (parts, body) = response.into_parts();
