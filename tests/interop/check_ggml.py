@@ -226,7 +226,8 @@ class Batch(C.Structure):
     _fields_ = [("tokens", C.c_int32)] + [(f"p{i}", C.c_void_p) for i in range(6)]
 
 
-def logits(lib, path, tokens):
+def logits(lib, path, texts):
+    """The logits of each token of some texts, which are independent of each other."""
     lib.llama_model_default_params.restype = Opaque
     lib.llama_context_default_params.restype = Opaque
     lib.llama_model_load_from_file.restype = C.c_void_p
@@ -238,6 +239,7 @@ def logits(lib, path, tokens):
     lib.llama_decode.argtypes = [C.c_void_p, Batch]
     lib.llama_get_logits_ith.restype = C.POINTER(C.c_float)
     lib.llama_get_logits_ith.argtypes = [C.c_void_p, C.c_int32]
+    lib.llama_free.argtypes = lib.llama_model_free.argtypes = [C.c_void_p]
     model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
     if not model:
         sys.exit(f"llama.cpp does not load {path}")
@@ -248,15 +250,15 @@ def logits(lib, path, tokens):
     if (params.words[keys], params.words[values]) != (1, 1):
         sys.exit("struct llama_context_params has changed")
     params.words[flash] = params.words[keys] = params.words[values] = 0
-    context = lib.llama_init_from_model(model, params)
     rows = []
-    for token in tokens:
-        one = (C.c_int32 * 1)(token)
-        if lib.llama_decode(context, lib.llama_batch_get_one(one, 1)):
-            sys.exit(f"llama.cpp does not run {path}")
-        rows.append(np.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (VOCABULARY,)).copy())
-    lib.llama_free.argtypes = lib.llama_model_free.argtypes = [C.c_void_p]
-    lib.llama_free(context)
+    for text in texts:
+        context = lib.llama_init_from_model(model, params)
+        for token in text:
+            one = (C.c_int32 * 1)(token)
+            if lib.llama_decode(context, lib.llama_batch_get_one(one, 1)):
+                sys.exit(f"llama.cpp does not run {path}")
+            rows.append(np.ctypeslib.as_array(lib.llama_get_logits_ith(context, -1), (VOCABULARY,)).copy())
+        lib.llama_free(context)
     lib.llama_model_free(model)
     return np.stack(rows)
 
@@ -417,7 +419,7 @@ def check_floats(quantscope, directory, lib, models, llama):
             tensors = stored(theirs, lib)
             differ = [name for name, (kind, raw) in tensors.items()
                       if kind != 0 or raw != weights[name].tobytes()]
-            a, b = (np.concatenate([logits(lib, path, text) for text in TEXTS]) for path in (theirs, plain))
+            a, b = (logits(lib, path, TEXTS) for path in (theirs, plain))
             failed = bool(differ) or bool(cosines(a, b).min() < LEAST_COSINE)
             print(f"{source.stem} {scheme}: {len(tensors)} tensors, {len(differ)} differ; least cosine of logits"
                   f" {cosines(a, b).min():.7f}, largest difference {abs(a - b).max():g}{' DIFFERS' * failed}",
@@ -439,7 +441,7 @@ def check_model(quantscope, directory, lib, source, matrix):
     for scheme, out, weights in each_mix(quantscope, directory, source, matrix):
         plain = directory / "plain.gguf"
         with_tensors(plain, source, weights)
-        a, b = (np.concatenate([logits(lib, path, text) for text in TEXTS]) for path in (out, plain))
+        a, b = (logits(lib, path, TEXTS) for path in (out, plain))
         rounded, exact = (np.concatenate([numpy_llama(weights, blocks, text, **shape) for text in TEXTS])
                           for blocks in (stored(out, lib), {}))
         same, floats_same, both = cosines(a, rounded), cosines(b, exact), cosines(a, b)
