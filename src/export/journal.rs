@@ -10,9 +10,10 @@
 //! the output plan, which is the same for the same source and options.
 
 use crate::checkpoint::Checkpoint;
-use crate::export::output_plan::OutputPlan;
+use crate::export::output_plan::{Entry, OutFile, OutputPlan};
 use crate::quantization::ErrorSums;
-use crate::tensor::TensorId;
+use crate::tensor::{Shape, TensorId};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -95,6 +96,25 @@ impl TextHasher {
         }
     }
 
+    /// Adds a text with its length, which separates it from what follows.
+    pub(crate) fn add_text(&mut self, text: &str) {
+        self.add(&(text.len() as u64).to_le_bytes());
+        self.add(text.as_bytes());
+    }
+
+    /// Adds a shape and the axes of its output channels.
+    pub(crate) fn add_shape(&mut self, shape: &Shape) {
+        self.add_numbers(shape.dims());
+        // Hashing cannot fail.
+        let _ = write!(self, "{:?} ", shape.channel_axes());
+    }
+
+    /// Adds numbers and how many they are.
+    pub(crate) fn add_numbers(&mut self, numbers: &[u64]) {
+        self.add(&(numbers.len() as u64).to_le_bytes());
+        numbers.iter().for_each(|number| self.add(&number.to_le_bytes()));
+    }
+
     /// The digest of all text.
     pub(crate) fn digest(mut self) -> u128 {
         self.hasher.write(&self.pending);
@@ -117,16 +137,29 @@ pub(crate) fn plan_digest(output_plan: &OutputPlan) -> u128 {
     // Hashing cannot fail.
     let _ =
         writeln!(hasher, "{rounding:?} {importance:?} {directory} {texts:?} {scaled_together:?}");
-    for file in files {
-        hasher.add(&file.head);
-        let _ = write!(hasher, "{:?} {:?} {:?}", file.name, file.offsets, file.entries);
-        let mut transposed: Vec<TensorId> = file.transposed.iter().copied().collect();
-        transposed.sort_unstable();
-        let _ = writeln!(hasher, "{transposed:?} {}", file.size());
-    }
+    let of_files: Vec<u128> = files.par_iter().map(file_digest).collect();
+    of_files.into_iter().for_each(|digest| hasher.add(&digest.to_le_bytes()));
     for sidecar in sidecar_files {
         let _ = writeln!(hasher, "{:?} {}", sidecar.name, sidecar.bytes);
     }
+    hasher.digest()
+}
+
+fn file_digest(file: &OutFile) -> u128 {
+    let mut hasher = TextHasher::default();
+    hasher.add(&file.head);
+    hasher.add_text(&file.name);
+    hasher.add_numbers(&file.offsets);
+    for Entry { name, dtype, shape, bytes, made_from } in &file.entries {
+        hasher.add_text(name);
+        hasher.add_text(dtype.name());
+        hasher.add_shape(shape);
+        // Hashing cannot fail.
+        let _ = writeln!(hasher, "{bytes} {made_from:?}");
+    }
+    let mut transposed: Vec<TensorId> = file.transposed.iter().copied().collect();
+    transposed.sort_unstable();
+    let _ = writeln!(hasher, "{transposed:?} {}", file.size());
     hasher.digest()
 }
 

@@ -8,15 +8,19 @@ use crate::export::left_out::{self, is_left_out};
 use crate::export::output_plan::{Entry, MadeFrom, OutFile, OutputPlan, TextFile};
 use crate::quantization::Rounding;
 use crate::tensor::{DType, TensorId};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rayon::prelude::*;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 /// The entries of each shard, in the source's order.
 pub(super) type Shards = Vec<Vec<Entry>>;
 
 /// A file's `__metadata__`, in file order.
 pub(super) type FileMetadata = Vec<(String, String)>;
+
+/// Tensors per parallel task; smaller tasks cost more to start than they save.
+const TENSORS_PER_TASK: usize = 1024;
 
 /// The metadata key for the framework that wrote a file.
 const FRAMEWORK_KEY: &str = "format";
@@ -60,14 +64,18 @@ fn copied(checkpoint: &Checkpoint, id: StoredId) -> Entry {
 /// it. Tensors that no output holds are left out.
 pub(super) fn entries(
     checkpoint: &Checkpoint,
-    change: impl Fn(Option<TensorId>, bool) -> Option<Vec<Entry>>,
+    change: impl Fn(Option<TensorId>, bool) -> Option<Vec<Entry>> + Sync,
 ) -> Shards {
-    let mut shards = vec![Vec::new(); checkpoint.shards().len()];
-    for (stored, tensor, is_part) in stored_with_tensors(checkpoint) {
+    let all: Vec<_> = stored_with_tensors(checkpoint).collect();
+    let made = all.par_iter().with_min_len(TENSORS_PER_TASK).map(|&(stored, tensor, is_part)| {
         if is_left_out(checkpoint, checkpoint.stored(stored)) {
-            continue;
+            return Vec::new();
         }
-        let made = change(tensor, is_part).unwrap_or_else(|| vec![copied(checkpoint, stored)]);
+        change(tensor, is_part).unwrap_or_else(|| vec![copied(checkpoint, stored)])
+    });
+    let made: Vec<Vec<Entry>> = made.collect();
+    let mut shards = vec![Vec::new(); checkpoint.shards().len()];
+    for ((stored, ..), made) in all.into_iter().zip(made) {
         if let Some(shard) = shards.get_mut(checkpoint.stored(stored).shard as usize) {
             shard.extend(made);
         }

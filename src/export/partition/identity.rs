@@ -2,13 +2,17 @@
 //! hexadecimal.
 
 use crate::activations::Activations;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Stored};
 use crate::export::journal::{TextHasher, plan_digest};
 use crate::export::output_plan::OutputPlan;
+use rayon::prelude::*;
 use std::fmt::Write as _;
 use std::io::{self, Read};
 use std::time::UNIX_EPOCH;
 use twox_hash::XxHash3_128;
+
+/// Tensors per parallel task. Digests depend on it.
+const TENSORS_PER_TASK: usize = 4096;
 
 /// Number of bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -56,10 +60,18 @@ fn add_checkpoint(checkpoint: &Checkpoint, hasher: &mut TextHasher) {
         let _ =
             writeln!(hasher, "{name:?} {size} {modified:?} {:?}", shard.source.remote_identity());
     }
-    for (_, stored) in checkpoint.all_stored() {
-        let (name, dtype, shape) = (&stored.name, &stored.dtype, &stored.shape);
-        let _ =
-            writeln!(hasher, "{name:?} {dtype:?} {shape:?} {} {:?}", stored.shard, stored.range);
+    let parts = checkpoint.stored_list().par_chunks(TENSORS_PER_TASK).map(|part| {
+        let mut hasher = TextHasher::default();
+        for Stored { name, dtype, shape, shard, range, .. } in part {
+            hasher.add_text(name);
+            hasher.add_text(dtype.name());
+            hasher.add_shape(shape);
+            hasher.add_numbers(&[u64::from(*shard), range.start, range.end]);
+        }
+        hasher.digest()
+    });
+    for digest in parts.collect::<Vec<_>>() {
+        let _ = writeln!(hasher, "{digest:x}");
     }
 }
 

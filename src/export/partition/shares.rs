@@ -5,7 +5,8 @@ use crate::export::output_plan::{Entry, MadeFrom, OutputPlan};
 use crate::export::partition::Partition;
 use crate::export::verify::pairing::parts;
 use crate::tensor::TensorId;
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt};
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// Workers get whole files if there are at least this many files per worker.
@@ -21,6 +22,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    fn add(&mut self, unit: Unit) {
+        self.tensors.extend(unit.tensor);
+        self.entries.extend(unit.entries);
+    }
+
     /// Size of the worker's entries in bytes.
     pub(crate) fn bytes(&self, output_plan: &OutputPlan) -> u64 {
         let bytes = |&(file, entry): &(usize, usize)| {
@@ -66,10 +72,26 @@ struct Unit {
 /// the order of the output and of about equal size in bytes; a share can be empty. With many files a
 /// worker gets whole files, except for tensors that are in several files.
 pub(crate) fn shares(checkpoint: &Checkpoint, output_plan: &OutputPlan, count: u32) -> Vec<Share> {
+    let mut shares = vec![Share::default(); count as usize];
+    for (unit, worker) in assigned_units(checkpoint, output_plan, count) {
+        if let Some(share) = shares.get_mut(worker) {
+            share.add(unit);
+        }
+    }
+    shares.iter_mut().for_each(|share| share.entries.sort_unstable());
+    shares
+}
+
+/// Returns what must be written together, and the worker that writes it.
+fn assigned_units(
+    checkpoint: &Checkpoint,
+    output_plan: &OutputPlan,
+    count: u32,
+) -> impl Iterator<Item = (Unit, usize)> {
     let units = units(checkpoint, output_plan);
     let workers = count as usize;
     let by_file = output_plan.files.len() >= workers.saturating_mul(WHOLE_FILES_PER_WORKER);
-    let assigned = if by_file {
+    let assigned: Vec<usize> = if by_file {
         let mut bytes = vec![0; output_plan.files.len()];
         let file = |unit: &Unit| unit.entries.first().map_or(0, |(file, _)| *file);
         for unit in &units {
@@ -82,16 +104,7 @@ pub(crate) fn shares(checkpoint: &Checkpoint, output_plan: &OutputPlan, count: u
     } else {
         assign(&units.iter().map(|unit| unit.bytes).collect::<Vec<_>>(), count)
     };
-    let mut shares = vec![Share::default(); workers];
-    for (unit, worker) in units.into_iter().zip(assigned) {
-        let Some(share) = shares.get_mut(worker) else { continue };
-        share.tensors.extend(unit.tensor);
-        share.entries.extend(unit.entries);
-    }
-    for share in &mut shares {
-        share.entries.sort_unstable();
-    }
-    shares
+    units.into_iter().zip(assigned)
 }
 
 /// Returns the share of one worker.
@@ -101,7 +114,11 @@ pub(crate) fn share(
     partition: Partition,
 ) -> Share {
     let place = partition.index() as usize - 1;
-    shares(checkpoint, output_plan, partition.count()).into_iter().nth(place).unwrap_or_default()
+    let mut share = Share::default();
+    let units = assigned_units(checkpoint, output_plan, partition.count());
+    units.filter(|(_, worker)| *worker == place).for_each(|(unit, _)| share.add(unit));
+    share.entries.sort_unstable();
+    share
 }
 
 /// Returns the worker of each item for the given sizes: all bytes are divided evenly, and an item
