@@ -10,7 +10,7 @@
 //! the output plan, which is the same for the same source and options.
 
 use crate::checkpoint::Checkpoint;
-use crate::export::output_plan::{Entry, OutFile, OutputPlan};
+use crate::export::output_plan::{Entry, OutFile, OutputPlan, TextFile};
 use crate::quantization::ErrorSums;
 use crate::tensor::{Shape, TensorId};
 use rayon::prelude::*;
@@ -135,8 +135,11 @@ pub(crate) fn plan_digest(output_plan: &OutputPlan) -> u128 {
     let OutputPlan { sidecar_files, scaled_together, .. } = output_plan;
     let mut hasher = TextHasher::default();
     // Hashing cannot fail.
-    let _ =
-        writeln!(hasher, "{rounding:?} {importance:?} {directory} {texts:?} {scaled_together:?}");
+    let _ = writeln!(hasher, "{rounding:?} {importance:?} {directory} {scaled_together:?}");
+    for TextFile { name, text } in texts {
+        hasher.add_text(name);
+        hasher.add_text(text);
+    }
     let of_files: Vec<u128> = files.par_iter().map(file_digest).collect();
     of_files.into_iter().for_each(|digest| hasher.add(&digest.to_le_bytes()));
     for sidecar in sidecar_files {

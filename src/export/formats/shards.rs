@@ -10,7 +10,7 @@ use crate::quantization::Rounding;
 use crate::tensor::{DType, TensorId};
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// The entries of each shard, in the source's order.
@@ -318,11 +318,16 @@ fn shared_elements(checkpoint: &Checkpoint) -> Option<String> {
 #[derive(Serialize)]
 struct IndexFile<'i> {
     metadata: serde_json::Map<String, serde_json::Value>,
-    weight_map: BTreeMap<&'i str, &'i str>,
+    #[serde(serialize_with = "as_map")]
+    weight_map: Vec<(&'i str, &'i str)>,
+}
+
+fn as_map<S: Serializer>(pairs: &[(&str, &str)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().copied())
 }
 
 /// Returns the index of the shards if there are several or the source has one.
-fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
+fn index<'f>(checkpoint: &Checkpoint, files: &'f [OutFile]) -> Option<TextFile> {
     let source = checkpoint.index();
     if source.is_none() && files.len() < 2 {
         return None;
@@ -332,10 +337,10 @@ fn index(checkpoint: &Checkpoint, files: &[OutFile]) -> Option<TextFile> {
         Some(index) => index.path.file_name()?.to_string_lossy().into_owned(),
         None => "model.safetensors.index.json".to_owned(),
     };
-    let weight_map: BTreeMap<&str, &str> = files
-        .iter()
-        .flat_map(|file| file.entries.iter().map(|e| (e.name.as_str(), file.name.as_str())))
-        .collect();
+    let names = |file: &'f OutFile| file.entries.iter().map(|e| (e.name.as_str(), &*file.name));
+    let mut weight_map: Vec<(&str, &str)> = files.iter().flat_map(names).collect();
+    weight_map.par_sort_unstable();
+    weight_map.dedup_by_key(|(tensor, _)| *tensor);
     let total: u64 = files.iter().flat_map(|f| &f.entries).map(|e| e.bytes).sum();
     let mut metadata = source.map(|index| index.metadata.clone()).unwrap_or_default();
     metadata.insert("total_size".into(), total.into());
