@@ -163,6 +163,10 @@ pub enum Action {
     PreviousTargetScheme,
     /// Changes the marks as a refusal suggests.
     Fix,
+    /// Rounds for recorded inputs with error compensation, or no longer.
+    ErrorCompensation,
+    /// Chooses clips for recorded inputs, or no longer.
+    ClipSearch,
     /// Opens the dialog that saves quantized.
     Save,
     /// Opens the dialog that saves floats.

@@ -7,12 +7,14 @@ use crate::plan::target::{Container, LinearScheme};
 use crate::plan::{Plan, recipe};
 use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::text::shell::quoted;
+use std::path::PathBuf;
 
-/// The command line for a request. A plan that options cannot describe is included as a recipe.
+/// The command line for a request; `recorded` are the open recordings of inputs. A plan that options cannot describe is included as a recipe.
 pub(crate) fn command_line(
     checkpoint: &Checkpoint,
     rules: &TargetRules,
     request: &Request,
+    recorded: &[PathBuf],
 ) -> String {
     let model = quoted(&checkpoint.path().to_string_lossy());
     let out = quoted(&request.out.to_string_lossy());
@@ -26,13 +28,16 @@ pub(crate) fn command_line(
                 OutputFormat::Burn(WeightLayout::Burn) => " --layout burn",
                 _ => "",
             };
+            let recorded = if plan.by_inputs.is_empty() { &[] } else { recorded };
+            let recorded = recorded.iter().map(|path| quoted(&path.to_string_lossy()));
+            let inputs: String = recorded.map(|path| format!(" --activations {path}")).collect();
             match options(checkpoint, rules, plan) {
-                Some(options) => format!("quantscope quantize {model} -o {out}{options}{layout}"),
+                Some(options) => format!("quantscope quantize {model} -o {out}{options}{inputs}{layout}"),
                 None => {
                     let recipe = recipe::to_toml(plan, checkpoint);
                     let recipe = recipe.trim_end();
                     format!(
-                        "quantscope quantize {model} -o {out}{layout} --recipe /dev/stdin <<'END'\n{recipe}\nEND"
+                        "quantscope quantize {model} -o {out}{inputs}{layout} --recipe /dev/stdin <<'END'\n{recipe}\nEND"
                     )
                 }
             }
@@ -66,5 +71,8 @@ fn options(checkpoint: &Checkpoint, rules: &TargetRules, plan: &Plan) -> Option<
         (true, false) => format!(" --format {}", container.name()),
         (false, _) => format!(" --for {}", loaders.join(",")),
     };
-    Some(format!("{target} --scheme {}", first.scheme))
+    let by_inputs = plan.by_inputs.uniform(checkpoint, plan.iter())?;
+    let compensation = if by_inputs.compensates { " --error-compensation" } else { "" };
+    let clips = if by_inputs.searches_clips { " --clip-search" } else { "" };
+    Some(format!("{target} --scheme {}{compensation}{clips}", first.scheme))
 }

@@ -531,6 +531,8 @@ pub const BINDINGS: &[Binding] = &[
     bind(C::Save, &[Enter], A::Accept, "write the file", G::Dialogs).hint("write"),
     bind(C::Save, &[Ctrl('f')], A::Target, "choose the program that is to load the file", G::Dialogs).hint("target"),
     bind(C::Save, &[Ctrl('r')], A::Fix, "change the marks so that they can be saved", G::Dialogs).hint("fix"),
+    bind(C::Save, &[Ctrl('g')], A::ErrorCompensation, "compensate errors (GPTQ) for recorded inputs, or not", G::Dialogs).hint("error compensation"),
+    bind(C::Save, &[Ctrl('x')], A::ClipSearch, "choose clips for recorded inputs, or not", G::Dialogs).hint("clips"),
     bind(C::Save, &[Down], A::Move(Motion::Down), "next format or type", G::Dialogs).hint("choose"),
     bind(C::Save, &[Up], A::Move(Motion::Up), "previous format or type", G::Dialogs),
     bind(C::Save, &[PageDown], A::Move(Motion::PageDown), "more of the text, where it is long", G::Dialogs),

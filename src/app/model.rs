@@ -4,6 +4,7 @@ mod eligibility;
 mod marks;
 mod quality;
 mod recorded_fp8;
+mod recorded_rounding;
 
 pub use quality::Quality;
 pub(crate) use recorded_fp8::PRESETS;

@@ -1,6 +1,6 @@
 //! Output errors of layers, measured on recorded inputs.
 
-use crate::activations::{ActivationMode, OutputError};
+use crate::activations::{ActivationMode, Activations, OutputError};
 use crate::job::output::LayerOutput;
 use crate::quantization::Quantizer;
 use crate::quantization::ggml::Importance;
@@ -8,6 +8,7 @@ use crate::tensor::TensorId;
 use crate::text::figures;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// An event of the measurement of output errors, in this order.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub enum OutputsEvent {
 pub struct Outputs {
     /// The files that were opened.
     pub files: Vec<PathBuf>,
+    /// The open recordings.
+    pub activations: Option<Arc<Activations>>,
     /// The weights of the recorded layers.
     pub recorded: BTreeSet<TensorId>,
     /// What was found for each weight.

@@ -6,10 +6,10 @@ use crate::app::model::{Model, PRESETS};
 use crate::app::pager::{Line, Pager};
 use crate::app::tensor_metrics::scheme_name;
 use crate::checkpoint::Checkpoint;
-use crate::export::{OutputFormat, Receipt, Request, Task};
+use crate::export::{OutputComparison, OutputFormat, Receipt, Request, Task};
 use crate::plan::target::{Container, LinearScheme};
-use crate::plan::{InputQuantization, Plan};
-use crate::quantization::{ErrorStatistics, Preset};
+use crate::plan::{InputQuantization, Plan, RoundingByInputs};
+use crate::quantization::{ErrorStatistics, InputRounding, Preset};
 use crate::tensor::{FloatType, TensorId};
 use crate::text::figures::{bytes, count, counted, decibels, duration};
 use crate::text::names;
@@ -60,6 +60,8 @@ const FLOAT_CHOICES: [Option<FloatType>; 4] =
 pub struct SaveDialog {
     /// What is saved.
     pub kind: SaveKind,
+    /// How marks are rounded for recorded inputs; `None` leaves it to the plan.
+    pub rounding: Option<InputRounding>,
     /// The typed path.
     pub path: Input,
     /// A preview of the output, or why the save would fail; `None` until it is computed.
@@ -119,7 +121,15 @@ impl SaveDialog {
     /// Opens the dialog.
     pub fn new(kind: SaveKind, model: &Model) -> SaveDialog {
         let path = Input::new(default_path(kind, model));
-        SaveDialog { kind, path, preview: None, problem: None, missing: None, page: 0 }
+        SaveDialog {
+            kind,
+            rounding: None,
+            path,
+            preview: None,
+            problem: None,
+            missing: None,
+            page: 0,
+        }
     }
 
     /// The title of the window.
@@ -197,8 +207,14 @@ impl SaveDialog {
                 if let Some(why) = obstacle(container, model, known) {
                     return Err(why);
                 }
-                let format = OutputFormat::of(container);
-                Task::Quantize { plan: self.plan(model), format }
+                let (plan, format) = (self.plan(model), OutputFormat::of(container));
+                if let Some(id) = plan.by_inputs.without_inputs() {
+                    let name = names::visible(&model.checkpoint.tensor(id).name);
+                    return Err(format!(
+                        "{name} is to be rounded for recorded inputs, and no open recording has them: open the recording, or round to nearest"
+                    ));
+                }
+                Task::Quantize { plan, format }
             }
         };
         let out = PathBuf::from(self.path.value().trim());
@@ -228,6 +244,10 @@ impl SaveDialog {
             }
             _ => {}
         }
+        plan.by_inputs = match self.kind {
+            SaveKind::Quantize(PRESETS) => model.rounded_by_inputs(&plan, self.rounding),
+            _ => RoundingByInputs::default(),
+        };
         self.left_as_floats(model).into_iter().for_each(|id| plan.unmark(id));
         let container = self.kind.container().unwrap_or_default();
         if container == Container::Gguf
@@ -240,6 +260,25 @@ impl SaveDialog {
             plan.target = target;
         }
         plan
+    }
+
+    /// Whether the format holds marks that can be rounded for recorded inputs.
+    pub fn offers_rounding(&self, model: &Model) -> bool {
+        self.kind == SaveKind::Quantize(PRESETS) && model.offers_rounding_by_inputs()
+    }
+
+    /// How marks are rounded for recorded inputs.
+    pub fn rounding(&self, model: &Model) -> InputRounding {
+        self.rounding.unwrap_or_else(|| model.plan().by_inputs.any())
+    }
+
+    /// Switches error compensation, or otherwise the search for clips.
+    pub fn switch_rounding(&mut self, compensation: bool, model: &Model) {
+        let mut rounding = self.rounding(model);
+        let switch =
+            if compensation { &mut rounding.compensates } else { &mut rounding.searches_clips };
+        *switch = !*switch;
+        self.rounding = Some(rounding);
     }
 
     /// Whether marks need scales of inputs that are still being recorded.
@@ -295,6 +334,12 @@ impl SaveDialog {
             counted(changed, "tensor"),
             counted(rest, "tensor")
         )];
+        let by_inputs = self.plan(model).by_inputs.len();
+        if by_inputs > 0 {
+            let nearest = counted(changed.saturating_sub(by_inputs), "tensor");
+            let rounded = counted(by_inputs, "tensor");
+            lines.push(format!("{rounded} rounded for recorded inputs, {nearest} without them"));
+        }
         if own > 0 {
             let scales = counted(own, "scale");
             lines.push(format!("{scales} of inputs from the plan, not calibrated again"));
@@ -489,6 +534,7 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
     }
     lines.push(Line::field("took", format!("{}, verified", duration(receipt.elapsed))));
     lines.extend(receipt.warnings.iter().map(|warning| Line::field("note", warning.as_str())));
+    lines.extend(output_errors(receipt));
     lines.extend(comparison(receipt, model));
     let title = match receipt.dequantized {
         0 => "Saved and verified",
@@ -499,6 +545,38 @@ pub(super) fn receipt(receipt: &Receipt, model: &Model) -> Pager {
 
 /// Maximum number of tensors listed in a receipt.
 const MAX_LISTED_TENSORS: usize = 50;
+
+/// The output errors of the tensors that were rounded for recorded inputs, before and after.
+fn output_errors(receipt: &Receipt) -> Vec<Line> {
+    let found = receipt.quantized.iter().filter_map(|c| Some((c.tensor.as_str(), c.output?)));
+    let mut rows: Vec<(&str, OutputComparison)> = found.collect();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    rows.sort_by(|a, b| b.1.saved_db().total_cmp(&a.1.saved_db()));
+    let lower = rows.iter().filter(|(_, output)| output.saved_db() < output.nearest_db).count();
+    let mut lines = vec![
+        Line::Blank,
+        Line::Heading("Output error on the recorded inputs, worst first".to_owned()),
+        Line::text(format!(
+            "Lower than by rounding to nearest in {lower} of {}. Evaluate the model to know what that means for its answers.",
+            counted(rows.len(), "layer")
+        )),
+        Line::Blank,
+        Line::Verbatim(format!("{:>9}  {:>10}  {:>9}  tensor", "saved", "clips only", "nearest")),
+    ];
+    let db = |db: f64| format!("{db:.1} dB").replace('-', "−");
+    for (name, output) in rows.iter().take(MAX_LISTED_TENSORS) {
+        let clipped = output.clipped_db.map_or("—".to_owned(), db);
+        let (saved, nearest) = (db(output.saved_db()), db(output.nearest_db));
+        let name = names::visible(name);
+        lines.push(Line::Verbatim(format!("{saved:>9}  {clipped:>10}  {nearest:>9}  {name}")));
+    }
+    if rows.len() > MAX_LISTED_TENSORS {
+        lines.push(Line::text(format!("… and {} more", rows.len() - MAX_LISTED_TENSORS)));
+    }
+    lines
+}
 
 fn comparison(receipt: &Receipt, model: &Model) -> Vec<Line> {
     if receipt.quantized.is_empty() {

@@ -279,6 +279,10 @@ impl App {
                 Some(Overlay::Save(dialog)) => dialog.fix().is_some(),
                 _ => false,
             },
+            Action::ErrorCompensation | Action::ClipSearch => match &self.overlay {
+                Some(Overlay::Save(dialog)) => dialog.offers_rounding(&self.model),
+                _ => false,
+            },
             Action::Mark
             | Action::MarkShown
             | Action::Presets

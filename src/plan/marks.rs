@@ -67,6 +67,14 @@ impl Plan {
         self.choices.remove(id);
     }
 
+    /// Rounds to nearest what is no longer marked, or has a scheme that cannot be rounded for its
+    /// inputs.
+    pub(crate) fn keep_possible_by_inputs(&mut self) {
+        let mut by_inputs = std::mem::take(&mut self.by_inputs);
+        by_inputs.retain(|id| self.get(id));
+        self.by_inputs = by_inputs;
+    }
+
     /// Gives each of `ids` the quantizer that `choose` returns for its present one, on all cores.
     /// `None` means no mark.
     pub(crate) fn update(

@@ -50,6 +50,40 @@ impl RoundingByInputs {
         RoundingByInputs { activations: Some(activations), ..self }
     }
 
+    /// The same tensors, all rounded in one way.
+    pub(crate) fn rounded(mut self, rounding: InputRounding) -> RoundingByInputs {
+        self.tensors.values_mut().for_each(|each| *each = rounding);
+        self
+    }
+
+    /// Keeps the tensors whose preset, if they are marked, can be rounded for inputs.
+    pub(crate) fn retain(&mut self, mark: impl Fn(TensorId) -> Option<Quantizer>) {
+        let preset = |id| mark(id)?.scheme.preset();
+        self.tensors.retain(|&id, _| preset(id).is_some_and(Preset::can_be_rounded_by_inputs));
+    }
+
+    /// What is done to at least one of the tensors.
+    pub fn any(&self) -> InputRounding {
+        let all = self.tensors.values();
+        all.fold(InputRounding::default(), |any, each| InputRounding {
+            compensates: any.compensates || each.compensates,
+            searches_clips: any.searches_clips || each.searches_clips,
+        })
+    }
+
+    /// How all of `marks` whose inputs were recorded are rounded; `None` if some differ.
+    pub(crate) fn uniform(
+        &self,
+        checkpoint: &Checkpoint,
+        marks: impl Iterator<Item = (TensorId, Quantizer)>,
+    ) -> Option<InputRounding> {
+        if self.is_empty() {
+            return Some(InputRounding::default());
+        }
+        let (open, any) = (self.activations.clone()?, self.any());
+        (RoundingByInputs::new(checkpoint, marks, any, open) == *self).then_some(any)
+    }
+
     /// Whether there are no such tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()

@@ -14,6 +14,7 @@ use crate::quantization::{
 use crate::tensor::TensorId;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The spec of the calibration: the error of each scheme with min-max calibration, and with the
 /// model's default calibration if that is another one.
@@ -82,13 +83,14 @@ pub(super) fn measure_outputs(
     report: &(dyn Fn(OutputsEvent) + Sync),
 ) {
     let captures = match demo::open_activations(&files, checkpoint) {
-        Ok(captures) => captures,
+        Ok(captures) => Arc::new(captures),
         Err(error) => return report(OutputsEvent::Ended(Err(error.to_string()))),
     };
     let first = captures.unmatched().first().map(|(_, name)| names::visible(name).into_owned());
     let importance = captures.importance(checkpoint);
     report(OutputsEvent::Opened(Outputs {
         files,
+        activations: Some(captures.clone()),
         importance: importance.clone(),
         recorded: captures.tensors().collect(),
         found: BTreeMap::new(),

@@ -142,6 +142,18 @@ fn save_texts<'a>(
         };
         text.extend(wrapped(&note, theme.dim));
     }
+    if dialog.offers_rounding(&app.model) {
+        let rounding = dialog.rounding(&app.model);
+        let switches = [
+            (A::ErrorCompensation, "error compensation (GPTQ)", rounding.compensates),
+            (A::ClipSearch, "clips by the output error", rounding.searches_clips),
+        ];
+        for (action, name, is_on) in switches {
+            let key = app.settings.keys.name(Context::Save, action);
+            let (state, style) = if is_on { ("on", theme.accent) } else { ("off", theme.dim) };
+            text.extend(wrapped(&format!("{key} {name}: {state}"), style));
+        }
+    }
     text.extend(dialog.summary(&app.model).iter().flat_map(|line| wrapped(line, theme.text)));
     for warning in dialog.warnings(&app.model) {
         text.extend(wrapped(&format!("! {}", names::visible(&warning)), theme.warning));

@@ -9,7 +9,7 @@ use quantscope::app::outputs::OutputsEvent;
 use quantscope::app::overlay::Overlay;
 use quantscope::app::{Event, Meter};
 use quantscope::quantization::{Preset, QuantizationScheme};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The demo with measured output errors.
@@ -365,6 +365,129 @@ fn fp8_with_recorded_inputs_is_offered_once_they_are_known() {
     let inputs = ["--activation-scheme", "static", "--activations", &captures];
     stdout(&[&args[..], &["--scheme", "FP8"], &inputs].concat());
     assert_same_files(&driver.path("single-FP8"), &cli);
+}
+
+/// The model of `recorded_llama` saved by the command line as W4A16.
+fn saved_by_options(driver: &Driver, name: &str, captures: &str, options: &[&str]) -> PathBuf {
+    let path = driver.path(name);
+    let out = path.to_str().expect("text");
+    let model = "tests/data/tiny-llama/single";
+    let args = ["quantize", model, "-o", out, "--include", "*.0.mlp.*", "--for", "vllm"];
+    let inputs = ["--scheme", "W4A16", "--activations", captures];
+    stdout(&[&args[..], &inputs, options].concat());
+    path
+}
+
+/// `recorded_llama` with its marks as W4A16 for vLLM, in the save dialog.
+fn save_dialog_of_recorded_llama() -> (Driver, String) {
+    let (mut driver, captures) = recorded_llama();
+    choose_presets(&mut driver, "vllm");
+    driver.press("X Home Enter s");
+    driver.expect("single-W4A16");
+    (driver, captures)
+}
+
+#[test]
+fn marks_are_rounded_for_recorded_inputs_by_switches_of_the_save_dialog() {
+    let (mut driver, captures) = save_dialog_of_recorded_llama();
+    driver.expect("Ctrl-G error compensation (GPTQ): off");
+    driver.expect("Ctrl-X clips by the output error: off");
+    driver.press("Ctrl-g");
+    driver.expect("error compensation (GPTQ): on");
+    driver.expect("2 tensors rounded for recorded inputs, 1 tensor without them");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    driver.expect("Output error on the recorded inputs");
+    driver.expect("Lower than by rounding to nearest in 2 of 2 layers");
+    driver.press("Esc");
+    let saved = driver.path("single-W4A16");
+    let options = ["--error-compensation"];
+    assert_same_files(&saved, &saved_by_options(&driver, "compensated", &captures, &options));
+
+    // The plan keeps the choice, and undo takes it back.
+    driver.press("s");
+    driver.expect("error compensation (GPTQ): on");
+    driver.press("Esc u s");
+    driver.expect("error compensation (GPTQ): off");
+    driver.press("Esc U s Ctrl-x");
+    driver.expect("clips by the output error: on");
+    driver.type_text("-both");
+    driver.press("Enter");
+    driver.expect("clips only");
+    let both = driver.path("single-W4A16-both");
+    let options = ["--error-compensation", "--clip-search"];
+    assert_same_files(&both, &saved_by_options(&driver, "both", &captures, &options));
+    let Some(Overlay::Receipt(saved, _)) = &driver.app.overlay else { panic!("a receipt") };
+    let command = saved.command.clone();
+    assert!(command.contains(&format!("--activations {captures}")), "{command}");
+    assert!(command.contains("error_compensation = true"), "{command}");
+    assert!(command.contains("clip_search = true"), "{command}");
+
+    // Another scheme is not rounded so, and its recipe does not say that it is.
+    driver.press("Esc X End Enter w");
+    driver.press("Ctrl-u");
+    driver.type_text("other.toml");
+    driver.press("Enter");
+    let text = std::fs::read_to_string(driver.path("other.toml")).expect("a recipe");
+    assert!(!text.contains("error_compensation") && !text.contains("clip_search"), "{text}");
+    driver.press("s Ctrl-g");
+    driver.expect_words("only W4A16, W4A16_ASYM and W8A16/127.5 of compressed-tensors are rounded");
+}
+
+#[test]
+fn a_recipe_with_compensation_and_clips_is_saved_the_same_on_the_screen() {
+    let (recording, captures) = recorded_llama();
+    let recipe = recording.path("plan.toml");
+    let recipe = recipe.to_str().expect("text");
+    let options = ["--error-compensation", "--clip-search", "--write-recipe", recipe];
+    let cli = saved_by_options(&recording, "cli", &captures, &options);
+
+    let mut driver = Driver::open("tests/data/tiny-llama/single");
+    driver.resize(130, 44);
+    driver.press("r");
+    driver.press("Ctrl-u");
+    driver.type_text(recipe);
+    driver.press("Enter");
+    driver.expect("3 tensors marked");
+    // Without the recording it is refused, and can be rounded to nearest.
+    driver.press("s");
+    driver.expect("error compensation (GPTQ): on");
+    driver.expect_words("is to be rounded for recorded inputs, and no open recording has them");
+    driver.press("Enter");
+    assert!(!driver.shows("Saved and verified"), "{}", driver.screen());
+    driver.press("Ctrl-g Ctrl-x");
+    driver.expect_not("no open recording has them");
+    driver.press("Esc A");
+    driver.type_text(&captures);
+    driver.press("Enter");
+    driver.expect("outputs of 2 layers measured");
+    driver.press("s");
+    driver.expect("2 tensors rounded for recorded inputs, 1 tensor without them");
+    driver.press("Enter");
+    driver.expect("Saved and verified");
+    assert_same_files(&driver.path("single-W4A16"), &cli);
+}
+
+#[test]
+fn all_marks_of_a_target_are_rounded_by_options_of_the_command_line() {
+    let mut driver = Driver::open("tests/data/tiny-llama/single");
+    driver.resize(130, 44);
+    choose_presets(&mut driver, "vllm");
+    let path = driver.path("captures.safetensors");
+    let values = (0..3 * 128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0);
+    let layer = "model.layers.0.mlp.up_proj.input";
+    write(&path, &[f32s(layer, &[3, 128], values)], &[]);
+    let captures = path.to_str().expect("text").to_owned();
+    driver.press("A");
+    driver.type_text(&captures);
+    driver.press("Enter");
+    driver.expect("outputs of 1 layer measured");
+    driver.press("a s Ctrl-x Enter");
+    driver.expect("Saved and verified");
+    let Some(Overlay::Receipt(saved, _)) = &driver.app.overlay else { panic!("a receipt") };
+    let command = saved.command.clone();
+    let options = format!("--for vllm --scheme W4A16 --clip-search --activations {captures}");
+    assert!(command.ends_with(&options), "{command}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Every pane at several sizes: no word is cut, and important text is visible.
 
-use crate::support::checkpoint::{f32s, in_memory, weights};
+use crate::support::checkpoint::{f32s, in_memory, weights, write};
 use crate::support::driver::{Driver, SHARDED, TINY_LLAMA};
 use quantscope::app::overlay::Overlay;
 use std::collections::HashSet;
@@ -197,6 +197,36 @@ fn no_word_is_cut_for_other_models() {
     let mut waiting = Driver::open_waiting(TINY_LLAMA);
     waiting.tick(Some(0.41));
     expect_whole_words(&mut waiting, "calibrating");
+}
+
+/// The switches of the save dialog for recorded inputs, and what they change, at every size.
+#[test]
+fn the_switches_for_recorded_inputs_are_read_at_every_size() {
+    let mut driver = with_target(TINY_LLAMA, "vllm");
+    driver.press("T l l Enter");
+    let path = driver.path("captures.safetensors");
+    let values = (0..3 * 128).map(|i| (i * 37 % 101) as f32 - 50.0);
+    let layer = "model.layers.0.mlp.up_proj.input";
+    write(&path, &[f32s(layer, &[3, 128], values)], &[]);
+    driver.press("A");
+    driver.type_text(path.to_str().expect("text"));
+    driver.press("Enter a s Ctrl-g");
+    expect_whole_words(&mut driver, "a s Ctrl-g");
+    for (width, height) in SIZES {
+        driver.resize(width, height);
+        let mut seen = words(&driver);
+        for _ in 0..6 {
+            driver.press("PageDown");
+            seen.extend(words(&driver));
+        }
+        for word in ["compensation", "clips", "rounded", "recorded", "inputs"] {
+            assert!(seen.contains(word), "{word} at {width}×{height}:\n{}", driver.screen());
+        }
+    }
+    driver.resize(130, 44);
+    driver.press("Enter");
+    driver.expect("Output error on the recorded inputs");
+    expect_whole_words(&mut driver, "the receipt");
 }
 
 /// Every entry of a list comes into sight under the cursor, at every size.

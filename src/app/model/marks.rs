@@ -14,6 +14,7 @@ impl Model {
     fn change(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
         let mut next = self.plan.clone();
         change(&mut next);
+        next.keep_possible_by_inputs();
         if next == self.plan {
             return false;
         }

@@ -203,6 +203,9 @@ impl App {
             Action::NextTargetScheme => self.step_target_scheme(true),
             Action::PreviousTargetScheme => self.step_target_scheme(false),
             Action::Fix => self.fix(effects),
+            Action::ErrorCompensation | Action::ClipSearch => {
+                self.switch_rounding(action == Action::ErrorCompensation, effects);
+            }
             Action::Save => self.open_save(effects),
             Action::Dequantize => self.open_dequantize(effects),
 

@@ -1,5 +1,6 @@
 //! The save dialogs.
 
+use crate::app::action::Action;
 use crate::app::command_line::command_line;
 use crate::app::effects::Effects;
 use crate::app::event::Effect;
@@ -62,6 +63,20 @@ impl App {
         };
         self.model.replace(fix.plan);
         self.plan_changed();
+        self.preview_save(effects);
+    }
+
+    /// Switches error compensation in the dialog, or otherwise the search for clips.
+    pub(super) fn switch_rounding(&mut self, compensation: bool, effects: &mut Effects) {
+        let Some(Overlay::Save(dialog)) = &mut self.overlay else { return };
+        if !dialog.offers_rounding(&self.model) {
+            let opens = self.key_of(Action::Activations);
+            return self.say(format!(
+                "only W4A16, W4A16_ASYM and W8A16/127.5 of compressed-tensors are rounded for recorded inputs, once {opens} has opened them"
+            ));
+        }
+        dialog.problem = None;
+        dialog.switch_rounding(compensation, &self.model);
         self.preview_save(effects);
     }
 
@@ -187,7 +202,9 @@ impl App {
                 }
                 self.receipts.push(pager.plain());
                 let (checkpoint, rules) = (&self.model.checkpoint, self.model.rules());
-                let command = command_line(checkpoint, rules, &saving.request);
+                let recorded = self.model.outputs.as_ref().map(|outputs| &outputs.files[..]);
+                let recorded = recorded.unwrap_or_default();
+                let command = command_line(checkpoint, rules, &saving.request, recorded);
                 let saved = SavedModel { out: saving.request.out, command };
                 Some(Overlay::Receipt(Box::new(saved), pager))
             }
