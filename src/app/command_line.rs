@@ -32,7 +32,9 @@ pub(crate) fn command_line(
             let recorded = recorded.iter().map(|path| quoted(&path.to_string_lossy()));
             let inputs: String = recorded.map(|path| format!(" --activations {path}")).collect();
             match options(checkpoint, rules, plan) {
-                Some(options) => format!("quantscope quantize {model} -o {out}{options}{inputs}{layout}"),
+                Some(options) => {
+                    format!("quantscope quantize {model} -o {out}{options}{inputs}{layout}")
+                }
                 None => {
                     let recipe = recipe::to_toml(plan, checkpoint);
                     let recipe = recipe.trim_end();
