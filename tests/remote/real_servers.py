@@ -357,6 +357,7 @@ def check_s3(name, program, client, work):
         same_output(program, url, f"{TREE}/{model}", work, f"{name} {model}")
     home, endpoint = program.environment["HOME"], program.environment["AWS_ENDPOINT_URL"]
     key = program.environment["AWS_ACCESS_KEY_ID"]
+    check_shares(name, program, client, work)
     if name == "moto":
         check_replaced_object(program, client, work)
     else:
@@ -368,6 +369,36 @@ def check_s3(name, program, client, work):
     for absent, expected in (("absent/x", "bucket"), ("models/nothing", "no such file")):
         status, _, said = program.run("inspect", f"s3://{absent}")
         check(f"{name}: s3://{absent} is refused", status == 1 and expected in said.lower(), said.strip()[:160])
+
+
+def check_shares(name, program, client, work):
+    """Workers write their shares to the bucket, one of them twice, and `join` puts them together."""
+    small, large = f"{TREE}/sharded", os.path.join(work, "with-integers.safetensors")
+    # Integers are copied: a file of several parts.
+    numbers, header = random.randbytes(1 << 20) * 150, {}
+    header["numbers"] = {"dtype": "I32", "shape": [len(numbers) // 4], "data_offsets": [0, len(numbers)]}
+    text = json.dumps(header).encode()
+    with open(large, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + numbers)
+    for model, out in ((small, "out"), (large, "large.safetensors")):
+        url, here = f"s3://models/some where/{out}", os.path.join(work, out)
+        options = ["--scheme", "per-channel"]
+        program.run("quantize", model, "-o", here, *options)
+        for partition in ("1/3", "2/3", "2/3", "3/3"):
+            status, _, said = program.run("quantize", model, "-o", url, *options, "--partition", partition)
+            if status:
+                check(f"{name}: share {partition} of {out}", False, said.strip()[:200])
+        status, _, said = program.run("join", url)
+        there = os.path.join(work, f"fetched-{out}")
+        listed = client.list_objects_v2(Bucket="models", Prefix=f"some where/{out}").get("Contents", [])
+        for key in (found["Key"] for found in listed):
+            to = there + key.removeprefix(f"some where/{out}")
+            os.makedirs(os.path.dirname(to), exist_ok=True)
+            client.download_file("models", key, to)
+        is_same = status == 0 and os.path.exists(there) and digest(there) == digest(here)
+        check(f"{name}: joined shares give the bytes of one machine: {out}", is_same, said.strip()[:200])
+        status, _, said = program.run("verify", url, "--against", model)
+        check(f"{name}: verify reads {out}", status == 0, said.strip()[:200])
 
 
 def start_moto(servers):
