@@ -36,7 +36,7 @@ impl Simd for Baseline {
             map(*raw, |w| f32::from_bits(u32::from(u16::from_le_bytes(w)) << 16))
         }
         fn load_f16(raw: &Lanes<[u8; 2]>) -> Lanes<f32> {
-            widen_f16(map(*raw, u16::from_le_bytes))
+            widen_f16_lanes(map(*raw, u16::from_le_bytes))
         }
         fn f32s(array: Lanes<f32>) -> Lanes<f32> { array }
         fn u32s(array: Lanes<u32>) -> Lanes<u32> { array }
@@ -130,8 +130,8 @@ impl Simd for Baseline {
         fn unseen(seen: &LevelTracker, _codes: Lanes<u32>, q: Lanes<f32>) -> Lanes<u32> {
             seen.beyond(q)
         }
-        fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16(a) }
-        fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16(a) }
+        fn narrow_f16(a: Lanes<f32>) -> Lanes<u16> { narrow_f16_lanes(a) }
+        fn widen_f16(a: Lanes<u16>) -> Lanes<f32> { widen_f16_lanes(a) }
         fn low16(a: Lanes<u32>) -> Lanes<u16> { map(a, |a| a as u16) }
     }
 }
@@ -186,8 +186,23 @@ mod patterns {
     }
 }
 
-/// [`mul_add`] of every lane. Not inlined, because it is long, and kernels use it in many places.
-#[inline(never)]
+// These three are long, and kernels use them in many places. On x86-64 only processors without
+// AVX2 run them, so they are not inlined there.
+
+#[cfg_attr(target_arch = "x86_64", inline(never))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+fn narrow_f16_lanes(a: Lanes<f32>) -> Lanes<u16> {
+    narrow_f16(a)
+}
+
+#[cfg_attr(target_arch = "x86_64", inline(never))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+fn widen_f16_lanes(a: Lanes<u16>) -> Lanes<f32> {
+    widen_f16(a)
+}
+
+#[cfg_attr(target_arch = "x86_64", inline(never))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(always))]
 fn mul_add_lanes(a: Lanes<f32>, b: Lanes<f32>, c: Lanes<f32>) -> Lanes<f32> {
     std::array::from_fn(|i| mul_add(a[i], b[i], c[i]))
 }
