@@ -75,7 +75,7 @@ fn the_command_line_reads_named_settings_too() {
 #[test]
 fn messages_and_hints_name_the_configured_keys() {
     let keys = "[keys.main]\nmark = \"V\"\nundo = \"z\"\ncalibrate = \"Ctrl-g\"\nback = \"Backspace\"\n\
-                [keys.save]\nclose = \"Ctrl-x\"\n[keys.question]\naccept = \"Y\"\n\
+                [keys.save]\nclose = \"Ctrl-y\"\n[keys.question]\naccept = \"Y\"\n\
                 [keys.table]\nnext-match = \"Ctrl-n\"\n";
     let mut driver = Driver::open_with(TINY_LLAMA, keys);
     driver.expect("V marks this row");
@@ -85,8 +85,8 @@ fn messages_and_hints_name_the_configured_keys() {
     driver.press("Enter");
     driver.expect("Backspace clears the filter, Ctrl-N and N repeat the search");
     driver.press("Backspace V s");
-    driver.expect("Ctrl-X write nothing");
-    driver.press("Ctrl-x q");
+    driver.expect("Ctrl-Y write nothing");
+    driver.press("Ctrl-y q");
     driver.expect("Y quit");
     driver.press("n b Enter");
     driver.press("Ctrl-g");
