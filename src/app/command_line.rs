@@ -9,7 +9,8 @@ use crate::quantization::{Calibration, QuantizationScheme, Rounding};
 use crate::text::shell::quoted;
 use std::path::PathBuf;
 
-/// The command line for a request; `recorded` are the open recordings of inputs. A plan that options cannot describe is included as a recipe.
+/// The command line for a request; `recorded` are the open recordings of inputs. A plan that
+/// options cannot describe is included as a recipe.
 pub(crate) fn command_line(
     checkpoint: &Checkpoint,
     rules: &TargetRules,

@@ -114,9 +114,9 @@ pub struct Analyze {
     /// .json decides the format
     #[arg(long = "output", short, value_name = "FILE", help_heading = "Output")]
     out: Option<PathBuf>,
-    /// Measure only worker I's share of the tensors, of N workers that share a file system or bucket. The
-    /// results go to FILE.partial; `quantscope join FILE` writes the report. `env` takes I and N
-    /// from Slurm's job array, `env/N` I from Slurm or Kubernetes
+    /// Measure only worker I's share of the tensors, of N workers that share a file system or
+    /// bucket. The results go to FILE.partial; `quantscope join FILE` writes the report. `env`
+    /// takes I and N from Slurm's job array, `env/N` I from Slurm or Kubernetes
     #[arg(
         long,
         value_name = "I/N",

@@ -28,9 +28,9 @@ use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct PartitionArgs {
-    /// Do only worker I's share of the work, of N workers that share a file system or bucket. The share
-    /// goes to OUT.partial; `quantscope join OUT` puts all shares together. `env` takes I and N
-    /// from Slurm's job array, `env/N` I from Slurm or Kubernetes
+    /// Do only worker I's share of the work, of N workers that share a file system or bucket. The
+    /// share goes to OUT.partial; `quantscope join OUT` puts all shares together. `env` takes I and
+    /// N from Slurm's job array, `env/N` I from Slurm or Kubernetes
     #[arg(long, value_name = "I/N")]
     pub partition: Option<Partition>,
 }

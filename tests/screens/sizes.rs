@@ -83,6 +83,16 @@ fn words(driver: &Driver) -> HashSet<String> {
     screen.split(|c: char| !c.is_alphabetic()).map(str::to_owned).collect()
 }
 
+/// The words of a dialog, paged to its end.
+fn words_of_all_pages(driver: &mut Driver) -> HashSet<String> {
+    let mut seen = words(driver);
+    for _ in 0..6 {
+        driver.press("PageDown");
+        seen.extend(words(driver));
+    }
+    seen
+}
+
 /// The words at the right edge of the screen or of a window. Only these can be cut.
 fn last_words(driver: &Driver) -> Vec<String> {
     let rows = driver.rows();
@@ -214,11 +224,7 @@ fn the_switches_for_recorded_inputs_are_read_at_every_size() {
     expect_whole_words(&mut driver, "a s Ctrl-g");
     for (width, height) in SIZES {
         driver.resize(width, height);
-        let mut seen = words(&driver);
-        for _ in 0..6 {
-            driver.press("PageDown");
-            seen.extend(words(&driver));
-        }
+        let seen = words_of_all_pages(&mut driver);
         for word in ["compensation", "clips", "rounded", "recorded", "inputs"] {
             assert!(seen.contains(word), "{word} at {width}×{height}:\n{}", driver.screen());
         }
@@ -298,11 +304,7 @@ fn a_long_refusal_is_read_in_pages() {
     assert!(all.len() > 20, "{all:?}");
     for (width, height) in SIZES {
         driver.resize(width, height);
-        let mut seen = words(&driver);
-        for _ in 0..6 {
-            driver.press("PageDown");
-            seen.extend(words(&driver));
-        }
+        let seen = words_of_all_pages(&mut driver);
         let missing: Vec<&String> = all.iter().filter(|word| !seen.contains(*word)).collect();
         assert!(missing.is_empty(), "{missing:?} at {width}×{height}:\n{}", driver.screen());
     }
